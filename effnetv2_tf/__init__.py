@@ -1,0 +1,82 @@
+"""EfficientNetV2 and its family for TensorFlow and Keras.
+
+The public names are loaded on first use, so that `import effnetv2_tf` costs nothing and the
+command-line programs can set TensorFlow's environment before it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from effnetv2_tf.models.efficientnet import (
+        EfficientNetV2B0,
+        EfficientNetV2B1,
+        EfficientNetV2B2,
+        EfficientNetV2B3,
+        EfficientNetV2L,
+        EfficientNetV2M,
+        EfficientNetV2S,
+        EfficientNetV2XL,
+    )
+    from effnetv2_tf.models.network import build_network
+    from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
+    from effnetv2_tf.training.ema import ExponentialMovingAverage
+    from effnetv2_tf.training.optimizers import SGD, AdamW, RMSProp
+    from effnetv2_tf.training.progressive import ProgressiveLearning
+    from effnetv2_tf.training.schedule import Stage, StageSchedule
+
+_HOMES = {
+    "effnetv2_tf.models.efficientnet": (
+        "EfficientNetV2B0",
+        "EfficientNetV2B1",
+        "EfficientNetV2B2",
+        "EfficientNetV2B3",
+        "EfficientNetV2L",
+        "EfficientNetV2M",
+        "EfficientNetV2S",
+        "EfficientNetV2XL",
+    ),
+    "effnetv2_tf.models.network": ("build_network",),
+    "effnetv2_tf.models.specs": ("NetworkSpec", "Preprocessing", "StageSpec"),
+    "effnetv2_tf.training.ema": ("ExponentialMovingAverage",),
+    "effnetv2_tf.training.optimizers": ("SGD", "AdamW", "RMSProp"),
+    "effnetv2_tf.training.progressive": ("ProgressiveLearning",),
+    "effnetv2_tf.training.schedule": ("Stage", "StageSchedule"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "SGD",
+    "AdamW",
+    "EfficientNetV2B0",
+    "EfficientNetV2B1",
+    "EfficientNetV2B2",
+    "EfficientNetV2B3",
+    "EfficientNetV2L",
+    "EfficientNetV2M",
+    "EfficientNetV2S",
+    "EfficientNetV2XL",
+    "ExponentialMovingAverage",
+    "NetworkSpec",
+    "Preprocessing",
+    "ProgressiveLearning",
+    "RMSProp",
+    "Stage",
+    "StageSchedule",
+    "StageSpec",
+    "build_network",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

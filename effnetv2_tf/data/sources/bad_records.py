@@ -1,0 +1,71 @@
+"""Book-keeping of examples that cannot be used: counted and named, never silently dropped."""
+
+from __future__ import annotations
+
+import threading
+
+NAMED_RECORDS = 20  # how many bad records a report names
+
+
+class TooManyBadRecords(ValueError):
+    """More of the data is unusable than the user accepts."""
+
+
+class BadRecords:
+    """Thread-safe collector of bad records.
+
+    A record is counted once however often it is met, because every epoch meets it again.
+
+    Args:
+        max_share: largest accepted share of bad records among `total_examples`, in [0, 1].
+        total_examples: number of records looked at, good and bad together. It may be set later.
+
+    Raises:
+        ValueError: if `max_share` is outside [0, 1].
+    """
+
+    def __init__(self, max_share: float = 0.01, total_examples: int = 0) -> None:
+        if not 0.0 <= max_share <= 1.0:
+            raise ValueError(
+                f"max_share: expected a share in [0, 1], received {max_share}; "
+                "0.01 accepts one bad record in a hundred"
+            )
+        self.max_share = max_share
+        self.total_examples = total_examples
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, reason: str) -> None:
+        """Notes the record `name`; of several reasons for one name the first is kept."""
+        with self._lock:
+            self._reasons.setdefault(name, reason)
+
+    @property
+    def count(self) -> int:
+        """Number of different bad records."""
+        with self._lock:
+            return len(self._reasons)
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the first 20 bad records, in the order in which they were found."""
+        return tuple(name for name, _ in self._first())
+
+    def reports(self) -> tuple[str, ...]:
+        """The first 20 bad records as "name (reason)"."""
+        return tuple(f"{name} ({reason})" for name, reason in self._first())
+
+    def check(self) -> None:
+        """Raises `TooManyBadRecords` if the share of bad records exceeds `max_share`."""
+        count = self.count
+        if count <= self.max_share * self.total_examples:
+            return
+        named = ", ".join(self.reports()[:3])
+        more = f" and {count - 3} more" if count > 3 else ""
+        raise TooManyBadRecords(
+            f"{count} of {self.total_examples} records are bad, expected at most "
+            f"{self.max_share:.2%}: {named}{more}; repair or remove them, or raise max_bad_share"
+        )
+
+    def _first(self) -> list[tuple[str, str]]:
+        with self._lock:
+            return list(self._reasons.items())[:NAMED_RECORDS]

@@ -1,0 +1,134 @@
+"""The only place that knows that Keras 2.15 and Keras 3 differ.
+
+The package runs on TensorFlow 2.15 with Keras 2.15 and on the newest TensorFlow with
+Keras 3. Everything else uses calls that both have; what must differ is gathered here, so
+that dropping the old stack one day means editing one file.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
+
+# Public since 2.13 under this name in both.
+register_serializable = keras.saving.register_keras_serializable
+
+
+def xla_is_worthwhile() -> bool:
+    """Whether this process has a device on which XLA pays off.
+
+    On CPUs the compiled training step measured several times slower than the plain
+    executor, and compilation took minutes.
+    """
+    return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+
+
+class Layer(keras.layers.Layer):  # type: ignore[misc]
+    """Base of this package's layers.
+
+    Keras 3 compiles a model with XLA when `compile(jit_compile="auto")` finds that every
+    layer supports it. Here that answer depends on the device, see `xla_is_worthwhile`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_jit = xla_is_worthwhile()
+
+    def add_float32_weight(self, name: str, **kwargs: Any) -> Any:
+        """`add_weight` for a variable that stays float32 under mixed precision."""
+        precision = {"autocast": False} if KERAS_3 else {"experimental_autocast": False}
+        return self.add_weight(name=name, dtype="float32", **precision, **kwargs)
+
+    def add_statistic(self, name: str, **kwargs: Any) -> Any:
+        """A float32, non-trainable weight that replicas update on their own.
+
+        Under a distribution strategy the replicas' values are averaged when the variable
+        is written.
+        """
+        aggregation = "mean" if KERAS_3 else tf.VariableAggregation.MEAN
+        return self.add_float32_weight(name, trainable=False, aggregation=aggregation, **kwargs)
+
+
+class RandomSeeds:
+    """A stream of stateless seeds whose position is a variable, so that it can be saved.
+
+    Both stacks get the same generator: seed i of a stream is `(seed, i)`. The variable is
+    no weight of a model: it does not count as a parameter.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        with tf.init_scope():
+            self.position = tf.Variable(
+                0,
+                dtype=tf.int64,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                name="random_position",
+            )
+
+    def next(self) -> tf.Tensor:
+        """Returns the next seed, an int64 tensor of shape (2,)."""
+        position = tf.identity(self.position)
+        self.position.assign_add(1)
+        return tf.stack([self.seed + _replica_offset(), position])
+
+
+def _replica_offset() -> tf.Tensor:
+    """Keeps the replicas of a distribution strategy from drawing the same numbers."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.constant(0, tf.int64)
+    return tf.cast(context.replica_id_in_sync_group, tf.int64) << 32
+
+
+def draw_seed(seed: int | None) -> int:
+    """`seed`, or one from Python's generator, as Keras's own layers do."""
+    return random.randint(1, 2**31 - 1) if seed is None else int(seed)
+
+
+def tf_variable(variable: Any) -> tf.Variable:
+    """The TensorFlow variable behind a Keras variable of either stack."""
+    return variable.value if KERAS_3 and not isinstance(variable, tf.Variable) else variable
+
+
+def variable_path(variable: Any) -> str:
+    """The name of a model's variable with the layers it lies in, e.g. `block1a/project/kernel`."""
+    path = getattr(variable, "path", None) or variable.name
+    return str(path).removesuffix(":0")
+
+
+def optimizer_slot(optimizer: Any, slots: list, variable: Any) -> Any:
+    """The entry of `slots` that belongs to `variable`."""
+    if KERAS_3:
+        return slots[optimizer._get_variable_index(variable)]
+    return slots[optimizer._index_dict[optimizer._var_key(variable)]]
+
+
+def optimizer_variables(optimizer: Any) -> list:
+    """All variables of an optimizer, the step counter included, in a fixed order."""
+    variables = optimizer.variables
+    return list(variables() if callable(variables) else variables)
+
+
+def set_float_precision(name: str) -> None:
+    """Sets Keras's default policy: `float32`, `mixed_bfloat16` or `mixed_float16`."""
+    keras.mixed_precision.set_global_policy(name)
+
+
+def flatten_layers(model: keras.Model) -> list:
+    """All layers of a model, nested ones included, the model itself left out."""
+    return list(model._flatten_layers(include_self=False, recursive=True))
+
+
+def learning_rate_value(optimizer: Any) -> Any:
+    """The learning rate of the optimizer's next step, also if it follows a schedule."""
+    rate = optimizer.learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return rate(tf_variable(optimizer.iterations))
+    return tf.convert_to_tensor(tf_variable(rate))

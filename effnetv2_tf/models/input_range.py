@@ -1,0 +1,92 @@
+"""The model class: a functional Keras model that notices images in the wrong range."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers import InputNormalization
+
+_WARNING = (
+    "The images seem to lie in [0, 1] (largest value {largest:.3g}), but this model expects "
+    "pixels in [0, 255] and normalises them itself. Multiply them by 255, or build the model "
+    "with include_preprocessing=False and normalise them yourself."
+)
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class EfficientNet(keras.Model):  # type: ignore[misc]
+    """A functional Keras model with one addition: it warns once of images in [0, 1].
+
+    Only values at hand are looked at (arrays, eager tensors, and the first batch of a
+    `tf.data.Dataset` given to `fit`), so neither the graph nor its speed changes.
+    """
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(x, tf.data.Dataset) and not tf.distribute.has_strategy():
+            x = self._watch_first_batch(x)
+        else:
+            self.check_input_range(x)
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self.check_input_range(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        self.check_input_range(x)
+        return super().predict(x, *args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and tf.is_tensor(args[0]) and tf.executing_eagerly():
+            self.check_input_range(args[0])
+        return super().__call__(*args, **kwargs)
+
+    def check_input_range(self, images: Any) -> None:
+        """Warns, once for a model, if `images` lie in [0, 1] and the model expects [0, 255]."""
+        if getattr(self, "_range_checked", False) or not self._expects_pixels():
+            return
+        if isinstance(images, np.ndarray):
+            sample = images[:64]
+        elif isinstance(images, tf.Tensor) and hasattr(images, "numpy"):
+            sample = images[:64].numpy()
+        else:
+            return
+        if not np.issubdtype(sample.dtype, np.floating) or sample.size == 0:
+            return
+        self._range_checked = True
+        largest = float(sample.max())
+        if 0 < largest <= 1 and sample.min() >= 0:
+            warnings.warn(_WARNING.format(largest=largest), UserWarning, stacklevel=3)
+
+    def _expects_pixels(self) -> bool:
+        return any(isinstance(layer, InputNormalization) for layer in self.layers)
+
+    def _watch_first_batch(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """The same dataset, whose first batch passes through `check_input_range`."""
+        if getattr(self, "_range_checked", False) or not self._expects_pixels():
+            return dataset
+        spec = tf.nest.flatten(dataset.element_spec)[0]
+        if not getattr(spec, "dtype", tf.uint8).is_floating:
+            return dataset
+
+        def check(images: Any) -> np.bool_:
+            self.check_input_range(images)
+            return np.bool_(True)
+
+        def watch(index: tf.Tensor, element: Any) -> Any:
+            images = tf.nest.flatten(element)[0]
+            done = tf.cond(
+                index == 0,
+                lambda: tf.numpy_function(check, [images], tf.bool, stateful=True),
+                lambda: tf.constant(True),
+            )
+            with tf.control_dependencies([done]):
+                return tf.nest.map_structure(tf.identity, element)
+
+        return dataset.enumerate().map(watch)

@@ -1,0 +1,122 @@
+"""Batch normalisation as one operation each way, with an optional activation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class BatchNorm(keras_compat.Layer):
+    """Batch normalisation over all axes but the last, then an activation.
+
+    The same numbers as `keras.layers.BatchNormalization`, computed by TensorFlow's fused
+    operation (float32 statistics under any precision) where Keras 3 spells out a dozen. As
+    in Keras, a layer with `trainable=False` normalises with its moving statistics.
+    The moving variance averages the unbiased batch variance, as the EfficientNet reference.
+
+    Args:
+      momentum: share of the old moving statistics kept at each step.
+      epsilon: added to the variance.
+      activation: name or function applied to the result; None for none.
+      synchronized: whether replicas of a distribution strategy normalise with the
+        statistics of the global batch rather than their own share of it.
+
+    Input and output: (batch, height, width, channels).
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-3,
+        activation: Any = None,
+        synchronized: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= momentum <= 1:
+            raise ValueError(
+                f"BatchNorm: `momentum` must lie in [0, 1]. Received: momentum={momentum}."
+            )
+        self.momentum = float(momentum)
+        self.epsilon = float(epsilon)
+        self.activation = keras.activations.get(activation)
+        self.synchronized = synchronized
+
+    def build(self, input_shape: Any) -> None:
+        shape = (input_shape[-1],)
+        self.gamma = self.add_float32_weight("gamma", shape=shape, initializer="ones")
+        self.beta = self.add_float32_weight("beta", shape=shape, initializer="zeros")
+        self.moving_mean = self.add_statistic("moving_mean", shape=shape, initializer="zeros")
+        self.moving_variance = self.add_statistic(
+            "moving_variance", shape=shape, initializer="ones"
+        )
+        self.built = True
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if not (training and self.trainable):
+            outputs = self._normalize_with_moving_statistics(inputs)
+        elif self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            outputs = self._normalize_with_global_batch(inputs)
+        else:
+            outputs = self._normalize_with_batch(inputs)
+        return self.activation(outputs)
+
+    def _normalize_with_moving_statistics(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=tf.convert_to_tensor(self.moving_mean),
+            variance=tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=False,
+        ).y
+
+    def _normalize_with_batch(self, inputs: tf.Tensor) -> tf.Tensor:
+        result = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=tf.constant([], tf.float32),
+            variance=tf.constant([], tf.float32),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        self._update_moving_statistics(result.batch_mean, result.batch_variance)
+        return result.y
+
+    def _normalize_with_global_batch(self, inputs: tf.Tensor) -> tf.Tensor:
+        x = tf.cast(inputs, tf.float32)
+        replica_context = tf.distribute.get_replica_context()
+        count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
+        sums = [count, tf.reduce_sum(x, [0, 1, 2]), tf.reduce_sum(x * x, [0, 1, 2])]
+        count, total, total_squares = replica_context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        mean = total / count
+        variance = tf.maximum(total_squares / count - mean * mean, 0.0)
+        unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
+        self._update_moving_statistics(mean, unbiased)
+        scale = tf.math.rsqrt(variance + self.epsilon) * tf.convert_to_tensor(self.gamma)
+        offset = tf.convert_to_tensor(self.beta) - mean * scale
+        return tf.cast(x * scale + offset, inputs.dtype)
+
+    def _update_moving_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            variable = keras_compat.tf_variable(moving)
+            variable.assign_sub((variable - tf.stop_gradient(batch)) * (1.0 - self.momentum))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "activation": keras.activations.serialize(self.activation),
+            "synchronized": self.synchronized,
+        }

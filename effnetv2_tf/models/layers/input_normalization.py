@@ -1,0 +1,39 @@
+"""Pixels to the range a network was designed for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class InputNormalization(keras_compat.Layer):
+    """(pixels - mean) / std for pixels in [0, 255], computed in float32.
+
+    Args:
+      mean: one number, or one for every channel.
+      std: likewise, positive.
+
+    Input: (batch, height, width, channels), any real type; output in the layer's precision.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
+        kwargs.setdefault("autocast", False)  # uint8 and float32 pixels arrive as they are
+        super().__init__(**kwargs)
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        scale = tf.constant([1.0 / value for value in self.std])
+        offset = tf.constant([-m / s for m, s in zip(self.mean, self.std, strict=True)])
+        return tf.cast(tf.cast(inputs, tf.float32) * scale + offset, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "mean": self.mean, "std": self.std}

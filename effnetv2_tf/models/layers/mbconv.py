@@ -1,0 +1,69 @@
+"""MBConv: the inverted residual block with a depthwise convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.initializers import conv_initializer
+from effnetv2_tf.models.layers.residual_block import ResidualBlock
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class MBConv(ResidualBlock):
+    """1x1 expand, depthwise k x k, squeeze-excite, 1x1 project; skip where shapes allow.
+
+    EfficientNetV2, figure 2, left (MobileNetV2 and MnasNet before it). Every convolution is
+    followed by batch normalisation, all but the last by the activation. With expansion 1
+    there is no expanding convolution. Arguments and shapes: `ResidualBlock`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.expand = self.expand_norm = None
+        if self.expansion != 1:
+            self.expand = self._conv(self.expanded_filters, 1, 1, "expand")
+            self.expand_norm = self._norm("expand_norm", self.activation)
+        self.depthwise = keras.layers.DepthwiseConv2D(
+            self.kernel_size,
+            strides=self.stride,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=conv_initializer(),
+            dtype=self.dtype_policy,
+            name="depthwise",
+        )
+        self.depthwise_norm = self._norm("depthwise_norm", self.activation)
+        self.squeeze_excite = self._squeeze_excite()
+        self.project = self._conv(self.filters, 1, 1, "project")
+        self.project_norm = self._norm("project_norm")
+
+    def branch(self) -> list[keras.layers.Layer]:
+        layers = [
+            self.expand,
+            self.expand_norm,
+            self.depthwise,
+            self.depthwise_norm,
+            self.squeeze_excite,
+            self.project,
+            self.project_norm,
+        ]
+        return [layer for layer in layers if layer is not None]
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        x = inputs  # (b, h, w, input_filters)
+        if self.expand is not None:
+            x = self.expand(x)  # (b, h, w, expanded)
+            x = self.expand_norm(x, training=training)
+        x = self.depthwise(x)  # (b, h / stride, w / stride, expanded)
+        x = self.depthwise_norm(x, training=training)
+        if self.squeeze_excite is not None:
+            x = self.squeeze_excite(x)
+        x = self.project(x)  # (b, h / stride, w / stride, filters)
+        x = self.project_norm(x, training=training)
+        if self.drop_path is not None:
+            x = self.drop_path(x, training=training) + inputs
+        return x

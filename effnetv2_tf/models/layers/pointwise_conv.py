@@ -1,0 +1,89 @@
+"""1x1 convolution computed as a matrix product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.initializers import conv_initializer
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class PointwiseConv2D(keras_compat.Layer):
+    """1x1 convolution with stride 1, the same function as `Conv2D(filters, 1)`.
+
+    TensorFlow's gradients of 1x1 convolutions are slow on CPUs, those of matrix products
+    are fast. The kernel has Conv2D's shape (1, 1, in, filters), so weights interchange.
+
+    Args:
+      filters: output channels.
+      use_bias: whether to add a bias.
+      activation: name or function applied to the result; None for none.
+      kernel_initializer: as in Keras; the reference's by default.
+
+    Input: (batch, height, width, channels); output: (batch, height, width, filters).
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        use_bias: bool = False,
+        activation: Any = None,
+        kernel_initializer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(filters, int) or filters < 1:
+            raise ValueError(
+                f"PointwiseConv2D: `filters` must be a positive integer. Received: {filters!r}."
+            )
+        self.filters = filters
+        self.use_bias = use_bias
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer or conv_initializer())
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(1, 1, input_shape[-1], self.filters),
+            initializer=self.kernel_initializer,
+        )
+        self.bias = (
+            self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+            if self.use_bias
+            else None
+        )
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        channels = inputs.shape[-1]
+        matrix = tf.reshape(self.kernel, [channels, self.filters])
+        rows = tf.reshape(inputs, [-1, channels])  # (b*h*w, in)
+        outputs = tf.matmul(rows, matrix)  # (b*h*w, filters)
+        if self.bias is not None:
+            outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias, outputs.dtype))
+        outputs = tf.reshape(outputs, _replace_last(inputs, self.filters))
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "use_bias": self.use_bias,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+def _replace_last(inputs: tf.Tensor, size: int) -> Any:
+    """The shape of `inputs` with another last dimension; static wherever that is known."""
+    static = inputs.shape.as_list()[:-1]
+    if static.count(None) <= 1:
+        return [-1 if side is None else side for side in static] + [size]
+    return tf.concat([tf.shape(inputs)[:-1], [size]], axis=0)

@@ -1,0 +1,153 @@
+"""What MBConv and Fused-MBConv share: their arguments and their skip connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.batch_norm import BatchNorm
+from effnetv2_tf.models.layers.initializers import conv_initializer
+from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
+from effnetv2_tf.models.layers.squeeze_excite import SqueezeExcite
+from effnetv2_tf.models.layers.stochastic_depth import StochasticDepth
+
+
+class ResidualBlock(keras_compat.Layer):
+    """Base of the inverted-residual blocks.
+
+    The skip connection exists where the stride is 1 and the widths agree; stochastic depth
+    acts on the branch beside it.
+
+    Args:
+      input_filters: channels of the input.
+      filters: channels of the output.
+      kernel_size: side of the spatial convolution's kernel.
+      stride: of the spatial convolution.
+      expansion: hidden width over `input_filters`.
+      se_ratio: squeeze-excite's width over `input_filters`; 0 for none.
+      drop_path_rate: probability of dropping the branch in training.
+      activation: name of a Keras activation.
+      batch_norm_momentum: share of the old moving statistics kept at each step.
+      batch_norm_epsilon: added to the variance.
+      synchronized: whether replicas share batch statistics.
+
+    Input: (batch, height, width, input_filters); output: (batch, ceil(height / stride),
+    ceil(width / stride), filters).
+    """
+
+    def __init__(
+        self,
+        input_filters: int,
+        filters: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        expansion: int = 4,
+        se_ratio: float = 0.0,
+        drop_path_rate: float = 0.0,
+        activation: str = "silu",
+        batch_norm_momentum: float = 0.9,
+        batch_norm_epsilon: float = 1e-3,
+        synchronized: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.input_filters = input_filters
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.expansion = expansion
+        self.se_ratio = se_ratio
+        self.drop_path_rate = drop_path_rate
+        self.activation = activation
+        self.batch_norm_momentum = batch_norm_momentum
+        self.batch_norm_epsilon = batch_norm_epsilon
+        self.synchronized = synchronized
+
+        self.expanded_filters = input_filters * expansion
+        self.has_skip = stride == 1 and input_filters == filters
+        self.drop_path = (
+            StochasticDepth(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
+            if self.has_skip
+            else None
+        )
+
+    def _conv(self, filters: int, kernel_size: int, stride: int, name: str) -> keras.layers.Layer:
+        if kernel_size == 1 and stride == 1:
+            return PointwiseConv2D(filters, dtype=self.dtype_policy, name=name)
+        return keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=conv_initializer(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _norm(self, name: str, activation: str | None = None) -> BatchNorm:
+        return BatchNorm(
+            momentum=self.batch_norm_momentum,
+            epsilon=self.batch_norm_epsilon,
+            activation=activation,
+            synchronized=self.synchronized,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _squeeze_excite(self) -> SqueezeExcite | None:
+        if not self.se_ratio:
+            return None
+        squeezed = max(1, int(self.input_filters * self.se_ratio))
+        return SqueezeExcite(
+            self.expanded_filters,
+            squeezed,
+            activation=self.activation,
+            dtype=self.dtype_policy,
+            name="squeeze_excite",
+        )
+
+    def set_drop_path_rate(self, rate: float) -> None:
+        """Changes the probability of dropping the branch, for the next step on."""
+        self.drop_path_rate = rate
+        if self.drop_path is not None:
+            self.drop_path.rate = rate
+
+    def branch(self) -> list[keras.layers.Layer]:
+        """The residual branch's layers, in order; `build` builds them so."""
+        raise NotImplementedError
+
+    def build(self, input_shape: Any) -> None:
+        if input_shape[-1] != self.input_filters:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r}: expected {self.input_filters} input "
+                f"channels (`input_filters`), received {input_shape[-1]}."
+            )
+        shape = tuple(input_shape)
+        for layer in self.branch():
+            layer.build(shape)
+            shape = tuple(layer.compute_output_shape(shape))
+        self.built = True
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        sides = (None if side is None else -(-side // self.stride) for side in input_shape[1:3])
+        return (input_shape[0], *sides, self.filters)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "input_filters": self.input_filters,
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "expansion": self.expansion,
+            "se_ratio": self.se_ratio,
+            "drop_path_rate": self.drop_path_rate,
+            "activation": self.activation,
+            "batch_norm_momentum": self.batch_norm_momentum,
+            "batch_norm_epsilon": self.batch_norm_epsilon,
+            "synchronized": self.synchronized,
+        }
+

@@ -1,0 +1,61 @@
+"""Squeeze-and-excitation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class SqueezeExcite(keras_compat.Layer):
+    """Scales each channel by a gate computed from the channels' means.
+
+    Hu et al., arXiv 1709.01507; as in EfficientNet the squeezed width follows the *block's*
+    input channels, hence an absolute number here.
+
+    Args:
+      filters: channels of the input.
+      squeezed_filters: width between the two 1x1 convolutions, both with bias.
+      activation: between them.
+
+    Input and output: (batch, height, width, channels).
+    """
+
+    def __init__(
+        self, filters: int, squeezed_filters: int, activation: str = "silu", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.squeezed_filters = squeezed_filters
+        self.activation = activation
+        common = {"use_bias": True, "dtype": self.dtype_policy}
+        self.reduce = PointwiseConv2D(
+            squeezed_filters, activation=activation, name="reduce", **common
+        )
+        self.expand = PointwiseConv2D(filters, activation="sigmoid", name="expand", **common)
+
+    def build(self, input_shape: Any) -> None:
+        self.reduce.build((None, 1, 1, self.filters))
+        self.expand.build((None, 1, 1, self.squeezed_filters))
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        gate = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)  # (b, 1, 1, c)
+        gate = self.reduce(gate)  # (b, 1, 1, squeezed)
+        gate = self.expand(gate)  # (b, 1, 1, c)
+        return inputs * gate  # (b, h, w, c)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "squeezed_filters": self.squeezed_filters,
+            "activation": self.activation,
+        }

@@ -1,0 +1,164 @@
+"""From a spec to a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from effnetv2_tf.models import scaling
+from effnetv2_tf.models.input_range import EfficientNet
+from effnetv2_tf.models.layers import (
+    BatchNorm,
+    Dropout,
+    FusedMBConv,
+    InputNormalization,
+    MBConv,
+    PointwiseConv2D,
+)
+from effnetv2_tf.models.layers.initializers import conv_initializer, dense_initializer
+from effnetv2_tf.models.specs import NetworkSpec
+
+POOLINGS = (None, "avg", "max")
+
+
+def build_network(
+    spec: NetworkSpec,
+    *,
+    include_top: bool = True,
+    classes: int = 1000,
+    input_shape: Sequence[int | None] = (None, None, 3),
+    pooling: str | None = None,
+    classifier_activation: Any = "softmax",
+    dropout_rate: float | None = None,
+    drop_path_rate: float | None = None,
+    include_preprocessing: bool = True,
+    synchronized_batch_norm: bool = False,
+    name: str | None = None,
+) -> keras.Model:
+    """Builds a network with freshly initialised weights.
+
+    Args:
+      spec: what to build, see `specs`.
+      include_top: whether pooling, dropout and the classifier follow the last convolution.
+      classes: of the classifier.
+      input_shape: (height, width, channels); None for a side that may vary, also with the
+        classifier.
+      pooling: without the top: None for the feature map, `"avg"` or `"max"` for a vector.
+      classifier_activation: `"softmax"`, `"sigmoid"`, None for logits, ...
+      dropout_rate: before the classifier; None for the spec's.
+      drop_path_rate: of the last block, falling linearly to 0 at the first; None for the
+        spec's.
+      include_preprocessing: whether the model normalises pixels in [0, 255] itself.
+        Otherwise it expects them normalised by the spec's `preprocessing`.
+      synchronized_batch_norm: whether replicas of a distribution strategy share batch
+        statistics.
+      name: of the model; None for the spec's.
+
+    Returns:
+      A Keras model from (batch, height, width, channels) to (batch, classes); without the
+      top to (batch, height / 32, width / 32, filters) or (batch, filters). Outputs are
+      float32 under any precision.
+
+    Raises:
+      ValueError: for an argument that cannot be, naming it.
+    """
+    _check_arguments(include_top, classes, input_shape, pooling)
+    dropout_rate = spec.dropout_rate if dropout_rate is None else dropout_rate
+    drop_path_rate = spec.drop_path_rate if drop_path_rate is None else drop_path_rate
+
+    inputs = keras.Input(shape=tuple(input_shape), name="image")
+    x = inputs
+    if include_preprocessing:
+        preprocessing = spec.preprocessing.for_channels(input_shape[-1])
+        x = InputNormalization(preprocessing.mean, preprocessing.std, name="normalization")(x)
+    x = _stem(spec, synchronized_batch_norm, x)  # (b, h / 2, w / 2, stem)
+    x = _blocks(spec, drop_path_rate, synchronized_batch_norm, x)  # (b, h / 32, w / 32, last)
+    x = _head(spec, synchronized_batch_norm, x)  # (b, h / 32, w / 32, head)
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)  # (b, head)
+        x = Dropout(dropout_rate, name="dropout")(x)
+        x = keras.layers.Dense(
+            classes,
+            activation=classifier_activation,
+            kernel_initializer=dense_initializer(),
+            dtype="float32",
+            name="classifier",
+        )(x)
+    elif pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(dtype="float32", name="pool")(x)
+    return EfficientNet(inputs, x, name=name or spec.name)
+
+
+def _stem(spec: NetworkSpec, synchronized: bool, x: Any) -> Any:
+    x = keras.layers.Conv2D(
+        scaling.scaled_stem_filters(spec),
+        3,
+        strides=spec.stem_stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=conv_initializer(),
+        name="stem",
+    )(x)
+    return _norm(spec, synchronized, "stem_norm")(x)
+
+
+def _blocks(spec: NetworkSpec, drop_path_rate: float, synchronized: bool, x: Any) -> Any:
+    rates = iter(scaling.drop_path_rates(drop_path_rate, scaling.block_count(spec)))
+    input_filters = scaling.scaled_stem_filters(spec)
+    for stage_number, stage in enumerate(spec.stages, start=1):
+        filters, repeats = scaling.scaled_stage(spec, stage)
+        block_class = FusedMBConv if stage.block == "fused" else MBConv
+        for repeat in range(repeats):
+            x = block_class(
+                input_filters,
+                filters,
+                kernel_size=stage.kernel_size,
+                stride=stage.stride if repeat == 0 else 1,
+                expansion=stage.expansion,
+                se_ratio=stage.se_ratio,
+                drop_path_rate=next(rates),
+                activation=spec.activation,
+                batch_norm_momentum=spec.batch_norm_momentum,
+                batch_norm_epsilon=spec.batch_norm_epsilon,
+                synchronized=synchronized,
+                name=f"stage{stage_number}_block{repeat + 1}",
+            )(x)
+            input_filters = filters
+    return x
+
+
+def _head(spec: NetworkSpec, synchronized: bool, x: Any) -> Any:
+    x = PointwiseConv2D(scaling.scaled_head_filters(spec), name="head")(x)
+    return _norm(spec, synchronized, "head_norm")(x)
+
+
+def _norm(spec: NetworkSpec, synchronized: bool, name: str) -> BatchNorm:
+    return BatchNorm(
+        momentum=spec.batch_norm_momentum,
+        epsilon=spec.batch_norm_epsilon,
+        activation=spec.activation,
+        synchronized=synchronized,
+        name=name,
+    )
+
+
+def _check_arguments(
+    include_top: bool, classes: int, input_shape: Sequence[int | None], pooling: str | None
+) -> None:
+    if include_top and (not isinstance(classes, int) or classes < 1):
+        raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
+    if len(input_shape) != 3 or not isinstance(input_shape[-1], int) or input_shape[-1] < 1:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), where height and width may be "
+            f"None. Received: input_shape={tuple(input_shape)}."
+        )
+    if any(side is not None and side < 1 for side in input_shape[:2]):
+        raise ValueError(
+            f"`input_shape` must have positive sides. Received: input_shape={tuple(input_shape)}."
+        )
+    if pooling not in POOLINGS:
+        raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")

@@ -1,0 +1,60 @@
+"""Width and depth rounding and stochastic-depth rates: pure functions."""
+
+from __future__ import annotations
+
+import math
+
+from effnetv2_tf.models.specs import NetworkSpec, Rounding, StageSpec
+
+DIVISOR = 8
+
+
+def round_filters(filters: float, rounding: Rounding) -> int:
+    """Rounds a scaled width to a multiple of 8, at least 8.
+
+    `"nearest"` is the EfficientNetV2 reference's rule. `"at_least_90_percent"` is
+    EfficientNet V1's (and MobileNet's): as nearest, but up where rounding down would take
+    more than 10 % away.
+    """
+    rounded = max(DIVISOR, int(filters + DIVISOR / 2) // DIVISOR * DIVISOR)
+    if rounding == "at_least_90_percent" and rounded < 0.9 * filters:
+        rounded += DIVISOR
+    return rounded
+
+
+def round_repeats(repeats: int, depth: float) -> int:
+    """Number of blocks of a stage after depth scaling: rounded up (EfficientNet, section 3.3)."""
+    return int(math.ceil(repeats * depth))
+
+
+def scaled_stem_filters(spec: NetworkSpec) -> int:
+    """Width of the stem."""
+    return round_filters(spec.stem_filters * spec.width, spec.rounding)
+
+
+def scaled_head_filters(spec: NetworkSpec) -> int:
+    """Width of the last 1x1 convolution."""
+    if not spec.scale_head:
+        return spec.head_filters
+    return round_filters(spec.head_filters * spec.width, spec.rounding)
+
+
+def scaled_stage(spec: NetworkSpec, stage: StageSpec) -> tuple[int, int]:
+    """`(filters, repeats)` of a stage after width and depth scaling."""
+    filters = round_filters(stage.filters * spec.width, spec.rounding)
+    return filters, round_repeats(stage.repeats, spec.depth)
+
+
+def block_count(spec: NetworkSpec) -> int:
+    """Number of blocks in the whole network after depth scaling."""
+    return sum(scaled_stage(spec, stage)[1] for stage in spec.stages)
+
+
+def drop_path_rates(last_rate: float, blocks: int) -> tuple[float, ...]:
+    """Stochastic-depth drop rate of every block: 0 at the first, `last_rate` at the last.
+
+    Linear in the block index (Huang et al., arXiv 1603.09382, section 3).
+    """
+    if blocks == 1:
+        return (last_rate,)
+    return tuple(last_rate * index / (blocks - 1) for index in range(blocks))

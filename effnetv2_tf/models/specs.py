@@ -1,0 +1,273 @@
+"""What a network is, as data: frozen dataclasses and the tables of the families.
+
+Numbers are those of EfficientNetV2 (Tan & Le, arXiv 2104.00298), tables 4 and 7, and of
+its reference implementation where the paper is silent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+BlockKind = Literal["mbconv", "fused"]
+Rounding = Literal["nearest", "at_least_90_percent"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image between the file and the first convolution.
+
+    Attributes:
+      mean: subtracted from pixels in [0, 255], one number for every channel or one for all.
+      std: divided by, likewise.
+      crop_padding: the centre crop for evaluation keeps `size / (size + crop_padding)` of
+        the shorter side; 0 keeps it whole.
+      interpolation: `"bilinear"` or `"bicubic"`, for resizing at evaluation.
+    """
+
+    mean: tuple[float, ...] = (128.0,)
+    std: tuple[float, ...] = (128.0,)
+    crop_padding: int = 32
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise ValueError(
+                "Preprocessing: `mean` and `std` must both hold 1 or 3 numbers. "
+                f"Received: mean={self.mean}, std={self.std}."
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"Preprocessing: `std` must be positive. Received: {self.std}.")
+
+    def for_channels(self, channels: int) -> Preprocessing:
+        """The same for images with `channels` channels: colour statistics are averaged for grey."""
+        if len(self.mean) in (1, channels):
+            return self
+        average = (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
+        return replace(self, mean=average[0], std=average[1])
+
+
+# x / 255 normalised by ImageNet's statistics, as EfficientNet V1 and V2-B0..B3 were trained.
+IMAGENET_STATISTICS = Preprocessing(
+    mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255)
+)
+# (x - 128) / 128, as V2-S, M, L and XL were trained.
+CENTRED_128 = Preprocessing()
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A run of blocks that share a resolution and a width.
+
+    Attributes:
+      block: `"mbconv"` (1x1 expand, depthwise, 1x1 project) or `"fused"` (one dense
+        convolution in place of the first two).
+      kernel_size: side of the spatial convolution's kernel.
+      stride: of the first block; the others have 1.
+      expansion: width of the hidden layer over the block's input width.
+      filters: output channels before width scaling.
+      repeats: number of blocks before depth scaling.
+      se_ratio: width of squeeze-excite over the block's input width; 0 for none.
+    """
+
+    block: BlockKind
+    kernel_size: int
+    stride: int
+    expansion: int
+    filters: int
+    repeats: int
+    se_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.block not in ("mbconv", "fused"):
+            raise ValueError(
+                f"StageSpec: `block` must be 'mbconv' or 'fused'. Received: {self.block!r}."
+            )
+        for name in ("kernel_size", "stride", "expansion", "filters", "repeats"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"StageSpec: `{name}` must be a positive integer. Received: {value!r}."
+                )
+        if not 0 <= self.se_ratio <= 1:
+            raise ValueError(f"StageSpec: `se_ratio` must lie in [0, 1]. Received: {self.se_ratio}")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Everything that decides a network's graph and parameter count, class count aside.
+
+    Attributes:
+      name: of the Keras model.
+      stages: in order; filters and repeats before scaling.
+      stem_filters: width of the 3x3 stem, before scaling.
+      stem_stride: 2, or 1 for small images.
+      head_filters: width of the last 1x1 convolution.
+      scale_head: whether `width` applies to the head too.
+      width: multiplies filters.
+      depth: multiplies repeats.
+      rounding: how scaled widths become multiples of 8, see `scaling.round_filters`.
+      activation: `"silu"`, `"relu6"` or any Keras activation's name.
+      batch_norm_momentum: share of the old moving statistics kept at each step.
+      batch_norm_epsilon: added to the variance.
+      dropout_rate: before the classifier.
+      drop_path_rate: of the last block; falls linearly to 0 at the first.
+      train_size: image side in pixels for training (the last, in progressive training).
+      eval_size: image side in pixels for evaluation.
+      preprocessing: see `Preprocessing`.
+    """
+
+    name: str
+    stages: tuple[StageSpec, ...]
+    stem_filters: int
+    stem_stride: int = 2
+    head_filters: int = 1280
+    scale_head: bool = False
+    width: float = 1.0
+    depth: float = 1.0
+    rounding: Rounding = "nearest"
+    activation: str = "silu"
+    batch_norm_momentum: float = 0.9
+    batch_norm_epsilon: float = 1e-3
+    dropout_rate: float = 0.2
+    drop_path_rate: float = 0.2
+    train_size: int = 224
+    eval_size: int = 224
+    preprocessing: Preprocessing = CENTRED_128
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("NetworkSpec: `stages` is empty; expected at least one StageSpec.")
+        for name in ("width", "depth"):
+            if getattr(self, name) <= 0:
+                raise ValueError(
+                    f"NetworkSpec: `{name}` must be positive. Received: {getattr(self, name)}."
+                )
+        for name in ("dropout_rate", "drop_path_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"NetworkSpec: `{name}` must lie in [0, 1). Received: {getattr(self, name)}."
+                )
+
+
+_V2_BASE_STAGES = (
+    StageSpec("fused", 3, 1, 1, 16, 1),
+    StageSpec("fused", 3, 2, 4, 32, 2),
+    StageSpec("fused", 3, 2, 4, 48, 2),
+    StageSpec("mbconv", 3, 2, 4, 96, 3, 0.25),
+    StageSpec("mbconv", 3, 1, 6, 112, 5, 0.25),
+    StageSpec("mbconv", 3, 2, 6, 192, 8, 0.25),
+)
+_V2_S_STAGES = (
+    StageSpec("fused", 3, 1, 1, 24, 2),
+    StageSpec("fused", 3, 2, 4, 48, 4),
+    StageSpec("fused", 3, 2, 4, 64, 4),
+    StageSpec("mbconv", 3, 2, 4, 128, 6, 0.25),
+    StageSpec("mbconv", 3, 1, 6, 160, 9, 0.25),
+    StageSpec("mbconv", 3, 2, 6, 256, 15, 0.25),
+)
+_V2_M_STAGES = (
+    StageSpec("fused", 3, 1, 1, 24, 3),
+    StageSpec("fused", 3, 2, 4, 48, 5),
+    StageSpec("fused", 3, 2, 4, 80, 5),
+    StageSpec("mbconv", 3, 2, 4, 160, 7, 0.25),
+    StageSpec("mbconv", 3, 1, 6, 176, 14, 0.25),
+    StageSpec("mbconv", 3, 2, 6, 304, 18, 0.25),
+    StageSpec("mbconv", 3, 1, 6, 512, 5, 0.25),
+)
+_V2_L_STAGES = (
+    StageSpec("fused", 3, 1, 1, 32, 4),
+    StageSpec("fused", 3, 2, 4, 64, 7),
+    StageSpec("fused", 3, 2, 4, 96, 7),
+    StageSpec("mbconv", 3, 2, 4, 192, 10, 0.25),
+    StageSpec("mbconv", 3, 1, 6, 224, 19, 0.25),
+    StageSpec("mbconv", 3, 2, 6, 384, 25, 0.25),
+    StageSpec("mbconv", 3, 1, 6, 640, 7, 0.25),
+)
+_V2_XL_STAGES = (
+    StageSpec("fused", 3, 1, 1, 32, 4),
+    StageSpec("fused", 3, 2, 4, 64, 8),
+    StageSpec("fused", 3, 2, 4, 96, 8),
+    StageSpec("mbconv", 3, 2, 4, 192, 16, 0.25),
+    StageSpec("mbconv", 3, 1, 6, 256, 24, 0.25),
+    StageSpec("mbconv", 3, 2, 6, 512, 32, 0.25),
+    StageSpec("mbconv", 3, 1, 6, 640, 8, 0.25),
+)
+
+EFFICIENTNETV2_B0 = NetworkSpec(
+    name="efficientnetv2-b0",
+    stages=_V2_BASE_STAGES,
+    stem_filters=32,
+    scale_head=True,
+    dropout_rate=0.2,
+    train_size=192,
+    eval_size=224,
+    preprocessing=IMAGENET_STATISTICS,
+)
+EFFICIENTNETV2_B1 = replace(
+    EFFICIENTNETV2_B0, name="efficientnetv2-b1", depth=1.1, train_size=192, eval_size=240
+)
+EFFICIENTNETV2_B2 = replace(
+    EFFICIENTNETV2_B0,
+    name="efficientnetv2-b2",
+    width=1.1,
+    depth=1.2,
+    dropout_rate=0.3,
+    train_size=208,
+    eval_size=260,
+)
+EFFICIENTNETV2_B3 = replace(
+    EFFICIENTNETV2_B0,
+    name="efficientnetv2-b3",
+    width=1.2,
+    depth=1.4,
+    dropout_rate=0.3,
+    train_size=240,
+    eval_size=300,
+)
+EFFICIENTNETV2_S = NetworkSpec(
+    name="efficientnetv2-s",
+    stages=_V2_S_STAGES,
+    stem_filters=24,
+    dropout_rate=0.2,
+    train_size=300,
+    eval_size=384,
+)
+EFFICIENTNETV2_M = NetworkSpec(
+    name="efficientnetv2-m",
+    stages=_V2_M_STAGES,
+    stem_filters=24,
+    dropout_rate=0.3,
+    train_size=384,
+    eval_size=480,
+)
+EFFICIENTNETV2_L = NetworkSpec(
+    name="efficientnetv2-l",
+    stages=_V2_L_STAGES,
+    stem_filters=32,
+    dropout_rate=0.4,
+    train_size=384,
+    eval_size=480,
+)
+EFFICIENTNETV2_XL = NetworkSpec(
+    name="efficientnetv2-xl",
+    stages=_V2_XL_STAGES,
+    stem_filters=32,
+    dropout_rate=0.4,
+    train_size=384,
+    eval_size=512,
+)
+
+SPECS: dict[str, NetworkSpec] = {
+    spec.name: spec
+    for spec in (
+        EFFICIENTNETV2_B0,
+        EFFICIENTNETV2_B1,
+        EFFICIENTNETV2_B2,
+        EFFICIENTNETV2_B3,
+        EFFICIENTNETV2_S,
+        EFFICIENTNETV2_M,
+        EFFICIENTNETV2_L,
+        EFFICIENTNETV2_XL,
+    )
+}

@@ -1,0 +1,75 @@
+"""Moving the dropout and drop-path rates of a built model, ours or any Keras model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.dropout import Dropout
+from effnetv2_tf.models.layers.residual_block import ResidualBlock
+from effnetv2_tf.models.scaling import drop_path_rates
+
+
+class DropRates:
+    """The drop rates of a model, found once and set as often as needed.
+
+    This package's layers hold their rate in a variable: the next step has it. Keras's own
+    `Dropout` has it written into the traced graph: the setters then say that a new trace is
+    needed. A Keras `Dropout` whose mask is one number for a sample (`noise_shape` of ones
+    after the batch, as in `keras.applications`) counts as drop path.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        layers = keras_compat.flatten_layers(model)
+        self._dropouts = [layer for layer in layers if isinstance(layer, Dropout)]
+        self._blocks = [layer for layer in layers if isinstance(layer, ResidualBlock)]
+        keras_dropouts = [layer for layer in layers if type(layer) is keras.layers.Dropout]
+        self._keras_drop_paths = [d for d in keras_dropouts if _drops_samples(d)]
+        self._keras_dropouts = [d for d in keras_dropouts if not _drops_samples(d)]
+        largest = max((float(layer.rate) for layer in self._keras_drop_paths), default=0.0)
+        count = len(self._keras_drop_paths)
+        self._keras_shares = [
+            float(layer.rate) / largest if largest else (i + 1) / count
+            for i, layer in enumerate(self._keras_drop_paths)
+        ]
+
+    def set_dropout(self, rate: float) -> bool:
+        """Sets every dropout layer's rate; returns whether the model must be traced anew."""
+        if not (self._dropouts or self._keras_dropouts):
+            raise ValueError(
+                "The schedule moves `dropout_rate`, but the model has no dropout layer: add "
+                "one, or take `dropout_rate` out of the schedule."
+            )
+        for layer in self._dropouts:
+            layer.rate = rate
+        return _set_keras_rates(self._keras_dropouts, [rate] * len(self._keras_dropouts))
+
+    def set_drop_path(self, rate: float) -> bool:
+        """Sets stochastic depth, `rate` at the last block; returns whether to trace anew."""
+        if not (self._blocks or self._keras_drop_paths):
+            raise ValueError(
+                "The schedule moves `drop_path_rate`, but the model has no stochastic depth: "
+                "add it, or take `drop_path_rate` out of the schedule."
+            )
+        if self._blocks:
+            rates = drop_path_rates(rate, len(self._blocks))
+            for block, block_rate in zip(self._blocks, rates, strict=True):
+                block.set_drop_path_rate(block_rate)
+        return _set_keras_rates(
+            self._keras_drop_paths, [rate * share for share in self._keras_shares]
+        )
+
+
+def _drops_samples(layer: Any) -> bool:
+    noise_shape = getattr(layer, "noise_shape", None)
+    return noise_shape is not None and all(side == 1 for side in tuple(noise_shape)[1:])
+
+
+def _set_keras_rates(layers: list, rates: list[float]) -> bool:
+    changed = False
+    for layer, rate in zip(layers, rates, strict=True):
+        changed = changed or layer.rate != rate
+        layer.rate = rate
+    return changed

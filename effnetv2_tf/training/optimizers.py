@@ -1,0 +1,171 @@
+"""Keras optimizers whose update of a variable is one TensorFlow operation.
+
+Keras spells an update out in about ten operations a variable, which dominates the graph of
+a network with hundreds of them. The classes here are Keras's own (arguments, slots, saving)
+with that one method replaced; they give the same numbers. Where TensorFlow has no such
+operation (sparse gradients, centred RMSProp, AMSGrad) they do what Keras does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.keras_compat import optimizer_slot, tf_variable
+
+
+class CoupledL2:
+    """Adds `l2 * weight` to the gradients of kernels before the optimizer sees them.
+
+    That is L2 regularisation of `l2 / 2 * sum(weight**2)` as the EfficientNet reference
+    has it (inside RMSProp's averages), without the loss showing it. Kernels are the
+    variables of rank 2 and more; biases and normalisation parameters are left alone.
+
+    Args:
+      l2: coefficient; the papers' "weight decay 1e-5".
+    """
+
+    def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any) -> None:
+        if l2 < 0:
+            raise ValueError(f"{type(self).__name__}: `l2` must be >= 0. Received: l2={l2}.")
+        super().__init__(*args, **kwargs)
+        self.l2 = float(l2)
+
+    def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
+        pairs = list(grads_and_vars)
+        if self.l2:
+            pairs = [(_add_l2(g, v, self.l2), v) for g, v in pairs]
+        return super().apply_gradients(pairs, **kwargs)  # type: ignore[misc]
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "l2": self.l2}  # type: ignore[misc]
+
+
+def _add_l2(gradient: Any, variable: Any, l2: float) -> Any:
+    if gradient is None or len(variable.shape) < 2:
+        return gradient
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    # Gradients of the replicas are added up afterwards, hence each brings its share.
+    return gradient + (l2 / replicas) * tf.cast(tf_variable(variable), gradient.dtype)
+
+
+class _OneOpUpdate(CoupledL2):
+    """Chooses between the one-operation update and Keras's."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
+        if isinstance(gradient, tf.IndexedSlices) or not self._has_one_op():
+            rate = (learning_rate,) if keras_compat.KERAS_3 else ()
+            super().update_step(gradient, variable, *rate)  # type: ignore[misc]
+            return
+        target = tf_variable(variable)
+        if learning_rate is None:
+            learning_rate = self.learning_rate  # type: ignore[attr-defined]
+        rate = tf.cast(learning_rate, target.dtype)
+        self._update(target, tf.cast(gradient, target.dtype), rate)
+
+    def _has_one_op(self) -> bool:
+        return True
+
+    def _update(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
+        raise NotImplementedError
+
+    def _slot(self, slots: list, variable: tf.Variable) -> tf.Tensor:
+        return tf_variable(optimizer_slot(self, slots, variable)).handle
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class RMSProp(_OneOpUpdate, keras.optimizers.RMSprop):  # type: ignore[misc]
+    """RMSProp with epsilon inside the root, as the EfficientNet reference.
+
+    ms = rho ms + (1 - rho) g^2; mom = momentum mom + rate g / sqrt(ms + epsilon); w -= mom.
+
+    Args: those of `keras.optimizers.RMSprop`, and `l2`, see `CoupledL2`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.9,
+        epsilon: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("name", "rmsprop")
+        super().__init__(
+            learning_rate=learning_rate, rho=rho, momentum=momentum, epsilon=epsilon, **kwargs
+        )
+
+    def _has_one_op(self) -> bool:
+        return self.momentum > 0 and not self.centered
+
+    def _update(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=variable.handle,
+            ms=self._slot(self._velocities, variable),
+            mom=self._slot(self._momentums, variable),
+            lr=rate,
+            rho=tf.constant(self.rho, variable.dtype),
+            momentum=tf.constant(self.momentum, variable.dtype),
+            epsilon=tf.constant(self.epsilon, variable.dtype),
+            grad=gradient,
+        )
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class SGD(_OneOpUpdate, keras.optimizers.SGD):  # type: ignore[misc]
+    """Stochastic gradient descent with momentum.
+
+    Args: those of `keras.optimizers.SGD`, and `l2`, see `CoupledL2`.
+    """
+
+    def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.9, **kwargs: Any) -> None:
+        kwargs.setdefault("name", "sgd")
+        super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
+
+    def _has_one_op(self) -> bool:
+        return self.momentum > 0
+
+    def _update(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self._slot(self.momentums, variable),
+            lr=rate,
+            grad=gradient,
+            momentum=tf.constant(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
+    """Adam with decoupled weight decay.
+
+    Args: those of `keras.optimizers.AdamW`, and `l2`, see `CoupledL2`.
+    """
+
+    def __init__(self, learning_rate: Any = 0.001, weight_decay: float = 0.004, **kwargs: Any):
+        kwargs.setdefault("name", "adamw")
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
+
+    def _has_one_op(self) -> bool:
+        return not self.amsgrad
+
+    def _update(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
+        step = tf.cast(tf_variable(self.iterations) + 1, variable.dtype)
+        beta_1 = tf.constant(self.beta_1, variable.dtype)
+        beta_2 = tf.constant(self.beta_2, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._slot(self._momentums, variable),
+            v=self._slot(self._velocities, variable),
+            beta1_power=beta_1**step,
+            beta2_power=beta_2**step,
+            lr=rate,
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.constant(self.epsilon, variable.dtype),
+            grad=gradient,
+        )

@@ -1,0 +1,204 @@
+"""Progressive learning with adaptive regularisation, as a Keras callback.
+
+EfficientNetV2 (arXiv 2104.00298), section 4.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.training.drop_rates import DropRates
+from effnetv2_tf.training.schedule import Stage, StageSchedule
+
+MakeDataset = Callable[..., tf.data.Dataset]
+
+
+class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
+    """Rebuilds the input pipeline of `Model.fit` at every stage of a schedule.
+
+    ```python
+    schedule = StageSchedule.progressive(epochs=8, num_examples=n, batch_size=64, ...)
+    progressive = ProgressiveLearning(schedule, make_dataset)
+    model.fit(progressive.fit_dataset(), epochs=schedule.epochs, callbacks=[progressive])
+    ```
+
+    Weights, optimizer state, step counter and `History` go on from stage to stage. The
+    stage's dropout and drop-path rates are set on the model; image size, RandAugment, mixup
+    and cutmix are the business of `make_dataset`. Put this callback first in the list, so
+    that the others see what it adds to the logs: `stage`, `image_size`, `batch_size`,
+    `learning_rate` and every scheduled quantity.
+
+    A stage is a function of the optimizer's step: when `fit` starts on a model whose
+    `optimizer.iterations` lies inside `initial_epoch`, only the rest of that epoch is run.
+    Where batch sizes differ between stages, `fit` counts the longest epoch's steps and those
+    past a shorter epoch's end do nothing.
+
+    Args:
+      schedule: the stages.
+      make_dataset: `make_dataset(stage)` gives a `tf.data.Dataset` of batches of
+        `stage.batch_size` as `fit` takes them. It is repeated, and on resuming skipped, as
+        needed. If it takes a second argument `start_step`, it is given the number of
+        optimizer steps already made and must begin there by itself (which can be free).
+      dynamic_sizes: whether batches are typed (batch, None, None, channels), so that one
+        trace serves all stages. None: unless the model is compiled with XLA, which needs
+        static sizes and compiles once for every stage.
+    """
+
+    def __init__(
+        self,
+        schedule: StageSchedule,
+        make_dataset: MakeDataset,
+        dynamic_sizes: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.make_dataset = make_dataset
+        self.dynamic_sizes = dynamic_sizes
+        self.stage: Stage | None = None
+        self._takes_start_step = "start_step" in inspect.signature(make_dataset).parameters
+        self._iterator: Iterator | None = None
+        self._keras_function: Any = None
+        self._next_step = 0
+        self._epoch_end_step = 0
+        self._logs: Any = None
+
+    def fit_dataset(self) -> tf.data.Dataset:
+        """The `x` for `fit`: it only counts the steps; the callback draws the real batches."""
+        stage = self.schedule.stages[0]
+        sample = self.make_dataset(stage)
+        return sample.take(1).repeat(self.schedule.most_steps_per_epoch).apply(
+            tf.data.experimental.assert_cardinality(self.schedule.most_steps_per_epoch)
+        )
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        _check_model(self.model, self.schedule)
+        self._drop_rates = DropRates(self.model)
+        self.stage = None
+        self._step_on_begin = int(keras_compat.tf_variable(self.model.optimizer.iterations))
+        self._next_step = -1
+        self._install()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        stage = self.schedule.stage_of_epoch(epoch)
+        first_step = self.schedule.first_step_of_epoch(epoch)
+        self._epoch_end_step = first_step + stage.steps_per_epoch
+        if self._next_step != first_step:
+            self._next_step = first_step
+            if first_step <= self._step_on_begin < self._epoch_end_step:
+                self._next_step = self._step_on_begin
+            self.stage = None
+        if self.stage != stage:
+            self._enter(stage)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None and self.stage is not None:
+            logs.update(self._stage_logs(self.stage))
+            logs["learning_rate"] = current_learning_rate(self.model.optimizer)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.model.train_function = self._keras_function
+        self._iterator = None
+        self.stage = None
+
+    def _enter(self, stage: Stage) -> None:
+        self.stage = stage
+        if self._set_drop_rates(stage):
+            self.model.make_train_function(force=True)
+            self._install()
+        self._iterator = iter(self._dataset(stage))
+
+    def _set_drop_rates(self, stage: Stage) -> bool:
+        regularization = stage.regularization
+        traced_anew = False
+        if regularization.dropout_rate is not None:
+            traced_anew |= self._drop_rates.set_dropout(regularization.dropout_rate)
+        if regularization.drop_path_rate is not None:
+            traced_anew |= self._drop_rates.set_drop_path(regularization.drop_path_rate)
+        return traced_anew
+
+    def _dataset(self, stage: Stage) -> Any:
+        if self._takes_start_step:
+            dataset = self.make_dataset(stage, start_step=self._next_step).repeat()
+        else:
+            dataset = self.make_dataset(stage).repeat().skip(self._next_step - stage.first_step)
+        dynamic = self.dynamic_sizes
+        if dynamic is None:
+            dynamic = not self.model.jit_compile
+        if dynamic:
+            dataset = dataset.map(_forget_sides)
+        strategy = self.model.distribute_strategy
+        if strategy.num_replicas_in_sync > 1:
+            return strategy.experimental_distribute_dataset(dataset)
+        return dataset
+
+    def _install(self) -> None:
+        """Makes `fit` draw from this callback's iterator.
+
+        Keras builds its own iterator before any callback is called and keeps it in a local
+        variable, so what it calls at every step is replaced instead.
+        """
+        self._keras_function = self.model.train_function
+        steps = self.model.steps_per_execution if keras_compat.KERAS_3 else 1
+
+        def train_function(_: Any) -> Any:
+            if self._next_step >= self._epoch_end_step:
+                return self._logs
+            logs = self._keras_function(self._iterator)
+            self._next_step += steps
+            self._logs = {**logs, "image_size": self.stage.image_size, "stage": self.stage.index}
+            return self._logs
+
+        self.model.train_function = train_function
+
+    def _stage_logs(self, stage: Stage) -> dict[str, float]:
+        scheduled = asdict(stage.regularization)
+        return {
+            "stage": stage.index,
+            "image_size": stage.image_size,
+            "batch_size": stage.batch_size,
+            **{name: value for name, value in scheduled.items() if value is not None},
+        }
+
+
+def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate of the optimizer's next step."""
+    return float(keras_compat.learning_rate_value(optimizer))
+
+
+def _forget_sides(images: Any, *rest: Any) -> Any:
+    """Types image batches (batch, None, None, channels)."""
+
+    def forget(tensor: Any) -> Any:
+        if not isinstance(tensor, tf.Tensor) or tensor.shape.rank != 4:
+            return tensor
+        batch, _, _, channels = tensor.shape.as_list()
+        return tf.raw_ops.PlaceholderWithDefault(
+            input=tensor, shape=[-1 if batch is None else batch, -1, -1, channels]
+        )
+
+    images = tf.nest.map_structure(forget, images)
+    return (images, *rest) if rest else images
+
+
+def _check_model(model: keras.Model, schedule: StageSchedule) -> None:
+    sizes = {stage.image_size for stage in schedule.stages}
+    shape = getattr(model, "input_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 4 and sizes - {shape[1]} and shape[1]:
+        raise ValueError(
+            f"The model takes images of {shape[1]}x{shape[2]} pixels only, the schedule's stages "
+            f"have {sorted(sizes)}. Build it with input_shape=(None, None, {shape[3]})."
+        )
+    steps = getattr(model, "steps_per_execution", 1) or 1
+    for stage in schedule.stages:
+        if isinstance(steps, int) and stage.steps_per_epoch % steps:
+            raise ValueError(
+                f"`steps_per_execution` ({steps}) must divide the steps of an epoch; stage "
+                f"{stage.index} has {stage.steps_per_epoch}."
+            )

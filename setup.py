@@ -1,0 +1,41 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXPORT = ["onnxruntime>=1.17", "ai-edge-litert>=1.0; python_version >= '3.10'"]
+
+setup(
+    name="effnetv2_tf",
+    version="0.1.0",
+    description="EfficientNetV2 and its family for TensorFlow and Keras: progressive learning, "
+    "fast training, checked exports",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=["effnetv2_tf", "effnetv2_tf.*"]),
+        "effnetv2_tf.export",
+        "effnetv2_tf.configs",
+    ],
+    package_dir={"effnetv2_tf.export": "export", "effnetv2_tf.configs": "configs"},
+    package_data={"effnetv2_tf.configs": ["*.yaml"], "effnetv2_tf": ["py.typed"]},
+    install_requires=[
+        "absl-py>=1.4",
+        "keras>=2.15",
+        "matplotlib>=3.7",
+        "numpy>=1.23",
+        "pillow>=9.5",
+        "pydantic>=2.5",
+        "pyyaml>=6.0",
+        "scikit-learn>=1.3",
+        "tensorflow>=2.15",
+        "tf2onnx>=1.16.1",
+    ],
+    extras_require={
+        "export": EXPORT,
+        "tfds": ["tensorflow-datasets>=4.9"],
+        "gpu": ["tensorflow[and-cuda]>=2.15"],
+        "test": [*EXPORT, "hypothesis>=6.90", "mypy>=1.7", "pytest>=7.4", "ruff>=0.4"],
+    },
+)
