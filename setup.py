@@ -29,6 +29,7 @@ setup(
         "pydantic>=2.5",
         "pyyaml>=6.0",
         "scikit-learn>=1.3",
+        "tensorboard>=2.15",
         "tensorflow>=2.15",
         "tf2onnx>=1.16.1",
     ],

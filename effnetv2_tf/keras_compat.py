@@ -128,7 +128,18 @@ def flatten_layers(model: keras.Model) -> list:
 
 def learning_rate_value(optimizer: Any) -> Any:
     """The learning rate of the optimizer's next step, also if it follows a schedule."""
-    rate = optimizer.learning_rate
+    rate = getattr(optimizer, "_learning_rate", None)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return rate(tf_variable(optimizer.iterations))
-    return tf.convert_to_tensor(tf_variable(rate))
+    return tf.convert_to_tensor(optimizer.learning_rate)
+
+
+def random_state_variables(model: keras.Model) -> list:
+    """The positions of a model's random streams: ours and, in Keras 3, Keras's own."""
+    ours = [
+        layer.random_seeds.position
+        for layer in flatten_layers(model)
+        if isinstance(getattr(layer, "random_seeds", None), RandomSeeds)
+    ]
+    weights = {id(weight) for weight in model.weights}
+    return ours + [v for v in model.variables if id(v) not in weights and not v.trainable]

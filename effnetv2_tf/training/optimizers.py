@@ -169,3 +169,8 @@ class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
             epsilon=tf.constant(self.epsilon, variable.dtype),
             grad=gradient,
         )
+
+
+def with_coupled_l2(optimizer_class: type) -> type:
+    """A Keras optimizer class that also takes `l2`, see `CoupledL2`."""
+    return type(f"{optimizer_class.__name__}WithL2", (CoupledL2, optimizer_class), {})

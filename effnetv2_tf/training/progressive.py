@@ -62,37 +62,38 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self.make_dataset = make_dataset
         self.dynamic_sizes = dynamic_sizes
         self.stage: Stage | None = None
+        self.next_step = 0  # optimizer steps made in the whole run
+        self.epoch_end_step = 0
         self._takes_start_step = "start_step" in inspect.signature(make_dataset).parameters
         self._iterator: Iterator | None = None
         self._keras_function: Any = None
-        self._next_step = 0
-        self._epoch_end_step = 0
         self._logs: Any = None
+        self._step_on_begin = 0
 
     def fit_dataset(self) -> tf.data.Dataset:
         """The `x` for `fit`: it only counts the steps; the callback draws the real batches."""
         stage = self.schedule.stages[0]
-        sample = self.make_dataset(stage)
-        return sample.take(1).repeat(self.schedule.most_steps_per_epoch).apply(
-            tf.data.experimental.assert_cardinality(self.schedule.most_steps_per_epoch)
-        )
+        steps = self.schedule.most_steps_per_epoch
+        example = tf.nest.map_structure(_zeros_like_example, self.make_dataset(stage).element_spec)
+        batches = tf.data.Dataset.from_tensors(example).repeat(steps * stage.batch_size)
+        return batches.batch(stage.batch_size, drop_remainder=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
         _check_model(self.model, self.schedule)
         self._drop_rates = DropRates(self.model)
         self.stage = None
         self._step_on_begin = int(keras_compat.tf_variable(self.model.optimizer.iterations))
-        self._next_step = -1
+        self.next_step = -1
         self._install()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         stage = self.schedule.stage_of_epoch(epoch)
         first_step = self.schedule.first_step_of_epoch(epoch)
-        self._epoch_end_step = first_step + stage.steps_per_epoch
-        if self._next_step != first_step:
-            self._next_step = first_step
-            if first_step <= self._step_on_begin < self._epoch_end_step:
-                self._next_step = self._step_on_begin
+        self.epoch_end_step = first_step + stage.steps_per_epoch
+        if self.next_step != first_step:
+            self.next_step = first_step
+            if first_step <= self._step_on_begin < self.epoch_end_step:
+                self.next_step = self._step_on_begin
             self.stage = None
         if self.stage != stage:
             self._enter(stage)
@@ -125,9 +126,9 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _dataset(self, stage: Stage) -> Any:
         if self._takes_start_step:
-            dataset = self.make_dataset(stage, start_step=self._next_step).repeat()
+            dataset = self.make_dataset(stage, start_step=self.next_step).repeat()
         else:
-            dataset = self.make_dataset(stage).repeat().skip(self._next_step - stage.first_step)
+            dataset = self.make_dataset(stage).repeat().skip(self.next_step - stage.first_step)
         dynamic = self.dynamic_sizes
         if dynamic is None:
             dynamic = not self.model.jit_compile
@@ -148,10 +149,10 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         steps = self.model.steps_per_execution if keras_compat.KERAS_3 else 1
 
         def train_function(_: Any) -> Any:
-            if self._next_step >= self._epoch_end_step:
+            if self.next_step >= self.epoch_end_step:
                 return self._logs
             logs = self._keras_function(self._iterator)
-            self._next_step += steps
+            self.next_step += steps
             self._logs = {**logs, "image_size": self.stage.image_size, "stage": self.stage.index}
             return self._logs
 
@@ -172,6 +173,7 @@ def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     return float(keras_compat.learning_rate_value(optimizer))
 
 
+@tf.autograph.experimental.do_not_convert
 def _forget_sides(images: Any, *rest: Any) -> Any:
     """Types image batches (batch, None, None, channels)."""
 
@@ -180,11 +182,15 @@ def _forget_sides(images: Any, *rest: Any) -> Any:
             return tensor
         batch, _, _, channels = tensor.shape.as_list()
         return tf.raw_ops.PlaceholderWithDefault(
-            input=tensor, shape=[-1 if batch is None else batch, -1, -1, channels]
+            input=tensor, shape=tf.TensorShape([batch, None, None, channels])
         )
 
     images = tf.nest.map_structure(forget, images)
     return (images, *rest) if rest else images
+
+
+def _zeros_like_example(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros([1 if side is None else side for side in spec.shape[1:]], spec.dtype)
 
 
 def _check_model(model: keras.Model, schedule: StageSchedule) -> None:

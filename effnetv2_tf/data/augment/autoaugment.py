@@ -41,42 +41,33 @@ class SubPolicy:
     second: PolicyStep
 
 
-def _pair(
-    name_1: str, probability_1: float, magnitude_1: int, name_2: str, probability_2: float, magnitude_2: int
-) -> SubPolicy:
-    return SubPolicy(
-        first=PolicyStep(name_1, probability_1, magnitude_1),
-        second=PolicyStep(name_2, probability_2, magnitude_2),
-    )
-
-
 # The ImageNet policy that the EfficientNet reference code calls "v0".
 V0_POLICY = (
-    _pair("Equalize", 0.8, 1, "ShearY", 0.8, 4),
-    _pair("Color", 0.4, 9, "Equalize", 0.6, 3),
-    _pair("Color", 0.4, 1, "Rotate", 0.6, 8),
-    _pair("Solarize", 0.8, 3, "Equalize", 0.4, 7),
-    _pair("Solarize", 0.4, 2, "Solarize", 0.6, 2),
-    _pair("Color", 0.2, 0, "Equalize", 0.8, 8),
-    _pair("Equalize", 0.4, 8, "SolarizeAdd", 0.8, 3),
-    _pair("ShearX", 0.2, 9, "Rotate", 0.6, 8),
-    _pair("Color", 0.6, 1, "Equalize", 1.0, 2),
-    _pair("Invert", 0.4, 9, "Rotate", 0.6, 0),
-    _pair("Equalize", 1.0, 9, "ShearY", 0.6, 3),
-    _pair("Color", 0.4, 7, "Equalize", 0.6, 0),
-    _pair("Posterize", 0.4, 6, "AutoContrast", 0.4, 7),
-    _pair("Solarize", 0.6, 8, "Color", 0.6, 9),
-    _pair("Solarize", 0.2, 4, "Rotate", 0.8, 9),
-    _pair("Rotate", 1.0, 7, "TranslateY", 0.8, 9),
-    _pair("ShearX", 0.0, 0, "Solarize", 0.8, 4),
-    _pair("ShearY", 0.8, 0, "Color", 0.6, 4),
-    _pair("Color", 1.0, 0, "Rotate", 0.6, 2),
-    _pair("Equalize", 0.8, 4, "Equalize", 0.0, 8),
-    _pair("Equalize", 1.0, 4, "AutoContrast", 0.6, 2),
-    _pair("ShearY", 0.4, 7, "SolarizeAdd", 0.6, 7),
-    _pair("Posterize", 0.8, 2, "Solarize", 0.6, 10),
-    _pair("Solarize", 0.6, 8, "Equalize", 0.6, 1),
-    _pair("Color", 0.8, 6, "Rotate", 0.4, 5),
+    SubPolicy(PolicyStep("Equalize", 0.8, 1), PolicyStep("ShearY", 0.8, 4)),
+    SubPolicy(PolicyStep("Color", 0.4, 9), PolicyStep("Equalize", 0.6, 3)),
+    SubPolicy(PolicyStep("Color", 0.4, 1), PolicyStep("Rotate", 0.6, 8)),
+    SubPolicy(PolicyStep("Solarize", 0.8, 3), PolicyStep("Equalize", 0.4, 7)),
+    SubPolicy(PolicyStep("Solarize", 0.4, 2), PolicyStep("Solarize", 0.6, 2)),
+    SubPolicy(PolicyStep("Color", 0.2, 0), PolicyStep("Equalize", 0.8, 8)),
+    SubPolicy(PolicyStep("Equalize", 0.4, 8), PolicyStep("SolarizeAdd", 0.8, 3)),
+    SubPolicy(PolicyStep("ShearX", 0.2, 9), PolicyStep("Rotate", 0.6, 8)),
+    SubPolicy(PolicyStep("Color", 0.6, 1), PolicyStep("Equalize", 1.0, 2)),
+    SubPolicy(PolicyStep("Invert", 0.4, 9), PolicyStep("Rotate", 0.6, 0)),
+    SubPolicy(PolicyStep("Equalize", 1.0, 9), PolicyStep("ShearY", 0.6, 3)),
+    SubPolicy(PolicyStep("Color", 0.4, 7), PolicyStep("Equalize", 0.6, 0)),
+    SubPolicy(PolicyStep("Posterize", 0.4, 6), PolicyStep("AutoContrast", 0.4, 7)),
+    SubPolicy(PolicyStep("Solarize", 0.6, 8), PolicyStep("Color", 0.6, 9)),
+    SubPolicy(PolicyStep("Solarize", 0.2, 4), PolicyStep("Rotate", 0.8, 9)),
+    SubPolicy(PolicyStep("Rotate", 1.0, 7), PolicyStep("TranslateY", 0.8, 9)),
+    SubPolicy(PolicyStep("ShearX", 0.0, 0), PolicyStep("Solarize", 0.8, 4)),
+    SubPolicy(PolicyStep("ShearY", 0.8, 0), PolicyStep("Color", 0.6, 4)),
+    SubPolicy(PolicyStep("Color", 1.0, 0), PolicyStep("Rotate", 0.6, 2)),
+    SubPolicy(PolicyStep("Equalize", 0.8, 4), PolicyStep("Equalize", 0.0, 8)),
+    SubPolicy(PolicyStep("Equalize", 1.0, 4), PolicyStep("AutoContrast", 0.6, 2)),
+    SubPolicy(PolicyStep("ShearY", 0.4, 7), PolicyStep("SolarizeAdd", 0.6, 7)),
+    SubPolicy(PolicyStep("Posterize", 0.8, 2), PolicyStep("Solarize", 0.6, 10)),
+    SubPolicy(PolicyStep("Solarize", 0.6, 8), PolicyStep("Equalize", 0.6, 1)),
+    SubPolicy(PolicyStep("Color", 0.8, 6), PolicyStep("Rotate", 0.4, 5)),
 )
 
 POLICIES = {"v0": V0_POLICY}

@@ -24,6 +24,10 @@ GREY_FILL = 128
 # stays below 2**24, so float32 computes them exactly.
 _LUMA_WEIGHTS = (19595.0, 38470.0, 7471.0)
 
+# Positions of geometric operations are int32 with 16 fractional bits, as Pillow's.
+_FIXED_BITS = 16
+_FIXED_ONE = 1 << _FIXED_BITS
+
 
 def autocontrast(image: tf.Tensor) -> tf.Tensor:
     """Stretches each channel so that its darkest pixel becomes 0 and its brightest 255.
@@ -51,8 +55,9 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
     image = require_image(image)
     channels = image.shape[-1]
     # Channel c owns bins 256 c to 256 c + 255: one histogram and one gather serve them all.
-    offsets = tf.range(channels) * 256
-    bins = tf.cast(image, tf.int32) + offsets
+    # Offsets are added to long rows: broadcasting along three channels is five times slower.
+    offsets = tf.tile(tf.range(channels) * 256, [tf.shape(image)[1]])
+    bins = tf.cast(_as_rows(image), tf.int32) + offsets  # [H, W C]
     histogram = tf.raw_ops.HistogramFixedWidth(
         values=tf.reshape(tf.cast(bins, tf.float32), [-1]),
         value_range=[0.0, 256.0 * channels],
@@ -60,7 +65,8 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
     )
     table = _equalize_table(tf.reshape(histogram, [channels, 256]))
     # gather_nd is about twice as fast as gather for single bytes.
-    return tf.gather_nd(tf.reshape(table, [-1]), bins[..., tf.newaxis])
+    equalized = tf.gather_nd(tf.reshape(table, [-1]), bins[..., tf.newaxis])
+    return _with_shape_of(image, equalized)
 
 
 def _equalize_table(histogram: tf.Tensor) -> tf.Tensor:
@@ -92,7 +98,9 @@ def solarize(image: tf.Tensor, threshold: int | tf.Tensor) -> tf.Tensor:
     image = require_image(image)
     is_inverted = tf.cast(image, tf.int32) >= tf.cast(threshold, tf.int32)
     # XOR with 255 inverts, XOR with 0 keeps: tf.where branches per pixel, ten times slower.
-    return tf.bitwise.bitwise_xor(image, tf.cast(is_inverted, tf.uint8) * tf.constant(255, tf.uint8))
+    return tf.bitwise.bitwise_xor(
+        image, tf.cast(is_inverted, tf.uint8) * tf.constant(255, tf.uint8)
+    )
 
 
 def solarize_add(image: tf.Tensor, addition: int | tf.Tensor, threshold: int = 128) -> tf.Tensor:
@@ -119,7 +127,12 @@ def color(image: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
     image = require_image(image)
     if image.shape[-1] == 1:
         return image
-    return truncate_to_uint8(_blend(_luma(image), tf.cast(image, tf.float32), factor))
+    pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
+    # A matrix product that repeats the grey value in three columns: broadcasting a single
+    # column along three channels takes more than twice the time of the whole function.
+    weights = tf.tile(tf.constant(_LUMA_WEIGHTS)[:, tf.newaxis], [1, 3])
+    grey = _scaled_luma(tf.matmul(pixels, weights))
+    return _with_shape_of(image, truncate_to_uint8(_blend(grey, pixels, factor)))
 
 
 def contrast(image: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
@@ -161,7 +174,7 @@ def _sharpen_inside(image: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
     columns = rows[:-2] + rows[1:-1] + rows[2:]  # [H - 2, W C]
     box = columns[:, : -2 * c] + columns[:, c:-c] + columns[:, 2 * c :]  # [H - 2, (W - 2) C]
     centre = rows[1:-1, c:-c]
-    smooth = tf.floor((box + 4.0 * centre) / 13.0 + 0.5)
+    smooth = tf.floor((box + 4.0 * centre) * (1.0 / 13.0) + 0.5)  # n / 13 is never near a tie
     inside = truncate_to_uint8(_blend(smooth, centre, factor))
     middle = tf.concat([flat[1:-1, :c], inside, flat[1:-1, -c:]], axis=1)
     return _with_shape_of(image, tf.concat([flat[:1], middle, flat[-1:]], axis=0))
@@ -171,24 +184,25 @@ def rotate(image: tf.Tensor, degrees: float | tf.Tensor, fill: int = GREY_FILL) 
     """Rotates about the centre, counterclockwise for positive `degrees`, nearest pixel."""
     image = require_image(image)
     radians = tf.cast(degrees, tf.float32) * (math.pi / 180.0)
-    cosine, sine = tf.cos(radians), tf.sin(radians)
-    size = tf.cast(tf.shape(image)[:2] - 1, tf.float32)
-    center_y, center_x = size[0] / 2.0, size[1] / 2.0
-    offset_x = center_x - cosine * center_x + sine * center_y
-    offset_y = center_y - sine * center_x - cosine * center_y
-    return _project(image, [cosine, -sine, offset_x, sine, cosine, offset_y], fill)
+    cosine, sine = _to_fixed(tf.cos(radians) / 2.0), _to_fixed(tf.sin(radians) / 2.0)
+    # In units of half a pixel the centre is a whole number: last_x, last_y.
+    last_y, last_x = tf.unstack(tf.shape(image)[:2] - 1)
+    offset_x = last_x * _FIXED_ONE // 2 - cosine * last_x + sine * last_y
+    offset_y = last_y * _FIXED_ONE // 2 - sine * last_x - cosine * last_y
+    affine = [2 * cosine, -2 * sine, offset_x, 2 * sine, 2 * cosine, offset_y]
+    return _project(image, affine, fill)
 
 
 def shear_x(image: tf.Tensor, level: float | tf.Tensor, fill: int = GREY_FILL) -> tf.Tensor:
     """Reads output pixel (x, y) at (x + level * y, y): row y moves left by level * y pixels."""
-    image = require_image(image)
-    return _project(image, [1.0, tf.cast(level, tf.float32), 0.0, 0.0, 1.0, 0.0], fill)
+    affine = [_FIXED_ONE, _to_fixed(level), 0, 0, _FIXED_ONE, 0]
+    return _project(require_image(image), affine, fill)
 
 
 def shear_y(image: tf.Tensor, level: float | tf.Tensor, fill: int = GREY_FILL) -> tf.Tensor:
     """Reads output pixel (x, y) at (x, y + level * x): column x moves up by level * x pixels."""
-    image = require_image(image)
-    return _project(image, [1.0, 0.0, 0.0, tf.cast(level, tf.float32), 1.0, 0.0], fill)
+    affine = [_FIXED_ONE, 0, 0, _to_fixed(level), _FIXED_ONE, 0]
+    return _project(require_image(image), affine, fill)
 
 
 def translate_x(image: tf.Tensor, pixels: float | tf.Tensor, fill: int = GREY_FILL) -> tf.Tensor:
@@ -220,9 +234,7 @@ def cutout(
     inside_rows = (y >= center_y - half_size) & (y < center_y + half_size)
     inside_columns = (x >= center_x - half_size) & (x < center_x + half_size)
     is_cut = inside_rows & inside_columns  # [H, W C]
-    return _with_shape_of(
-        image, tf.where(is_cut, tf.constant(fill, tf.uint8), _as_rows(image))
-    )
+    return _with_shape_of(image, tf.where(is_cut, tf.constant(fill, tf.uint8), _as_rows(image)))
 
 
 def _translate(image: tf.Tensor, pixels: float | tf.Tensor, fill: int, axis: int) -> tf.Tensor:
@@ -239,17 +251,33 @@ def _translate(image: tf.Tensor, pixels: float | tf.Tensor, fill: int, axis: int
     return _with_shape_of(image, tf.slice(padded, after, shape))
 
 
-def _project(image: tf.Tensor, affine: list[float | tf.Tensor], fill: int) -> tf.Tensor:
-    """Reads output (x, y) at (a x + b y + c, d x + e y + f), nearest pixel, `fill` outside."""
-    projected = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[tf.newaxis],
-        transforms=tf.stack([*affine, 0.0, 0.0])[tf.newaxis],
-        output_shape=tf.shape(image)[:2],
-        fill_value=float(fill),
-        interpolation="NEAREST",
-        fill_mode="CONSTANT",
-    )
-    return _with_shape_of(image, projected)
+def _project(image: tf.Tensor, affine: list[int | tf.Tensor], fill: int) -> tf.Tensor:
+    """Reads output (x, y) at (a x + b y + c, d x + e y + f), nearest pixel, `fill` outside.
+
+    One gather of whole pixels: a third of the time of ImageProjectiveTransformV3, which works
+    value by value. Coefficients are fixed-point numbers: in floating point, a graph optimiser
+    that reorders sums moves pixels whose position is a tie. Good for sides up to 10,000 pixels.
+    """
+    a, b, c, d, e, f = affine
+    height, width = tf.unstack(tf.shape(image)[:2])
+    x, y = tf.range(width)[tf.newaxis], tf.range(height)[:, tf.newaxis]
+    source_x = _nearest_or_frame(a * x + (b * y + c), width)  # [H, W]
+    source_y = _nearest_or_frame(d * x + (e * y + f), height)
+    one_pixel = [[1, 1], [1, 1], [0, 0]]
+    framed = tf.pad(image, one_pixel, constant_values=tf.constant(fill, tf.uint8))
+    indices = (source_y + 1) * (width + 2) + source_x + 1
+    pixels = tf.reshape(framed, [-1, image.shape[-1]])
+    return _with_shape_of(image, tf.gather_nd(pixels, indices[..., tf.newaxis]))
+
+
+def _nearest_or_frame(positions: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Returns the nearest pixel, or -1 or `size` (the filled frame) for positions outside."""
+    nearest = tf.bitwise.right_shift(positions + _FIXED_ONE // 2, _FIXED_BITS)
+    return tf.clip_by_value(nearest, -1, size)
+
+
+def _to_fixed(value: float | tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.round(tf.cast(value, tf.float32) * _FIXED_ONE), tf.int32)
 
 
 def _luma(image: tf.Tensor) -> tf.Tensor:
@@ -258,8 +286,13 @@ def _luma(image: tf.Tensor) -> tf.Tensor:
     if image.shape[-1] == 1:
         return values
     red, green, blue = tf.split(values, 3, axis=-1)
-    weighted = red * _LUMA_WEIGHTS[0] + green * _LUMA_WEIGHTS[1] + blue * _LUMA_WEIGHTS[2]
-    return tf.floor((weighted + 32768.0) / 65536.0)
+    weights = _LUMA_WEIGHTS
+    return _scaled_luma(red * weights[0] + green * weights[1] + blue * weights[2])
+
+
+def _scaled_luma(weighted: tf.Tensor) -> tf.Tensor:
+    """Divides sums by the weights' total, 2**16, and rounds them; exact in float32."""
+    return tf.floor((weighted + 32768.0) * (1.0 / 65536.0))
 
 
 def _blend(degenerate: tf.Tensor, values: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:

@@ -89,7 +89,9 @@ def _describe_values(images: np.ndarray) -> str:
 
 def _dtype_advice(images: np.ndarray) -> str:
     if images.size and images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1:
-        return "images in [0, 1]: multiply by 255 and convert, (images * 255).round().astype('uint8')"
+        return (
+            "images in [0, 1]: multiply by 255 and convert, (images * 255).round().astype('uint8')"
+        )
     return "scale to [0, 255] and convert with .astype('uint8')"
 
 

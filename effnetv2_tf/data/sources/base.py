@@ -9,13 +9,14 @@ import abc
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import tensorflow as tf
 
 from effnetv2_tf.data.sources.bad_records import BadRecords
 
-Integer = int | tf.Tensor  # tensor: int64 scalar
-Example = dict[str, tf.Tensor]  # "image", "label", "name"
+Integer: TypeAlias = int | tf.Tensor  # tensor: int64 scalar
+Example: TypeAlias = dict[str, tf.Tensor]  # "image", "label", "name"
 
 
 class DataError(ValueError):
@@ -92,7 +93,10 @@ class SourceInfo:
     def __post_init__(self) -> None:
         if self.num_examples < 1:
             raise DataError(
-                "no examples", expected="at least 1", received=str(self.num_examples), path=self.name
+                "no examples",
+                expected="at least 1",
+                received=str(self.num_examples),
+                path=self.name,
             )
         if self.num_classes < 2:
             raise DataError(
@@ -136,11 +140,12 @@ def epoch_permutation(length: int, seed: Integer, epoch: Integer) -> tf.Tensor:
     """
     with tf.device("CPU:0"):
         return tf.random.experimental.stateless_shuffle(
-            tf.range(length, dtype=tf.int64), _seed_pair(seed, epoch)
+            tf.range(length, dtype=tf.int64), seed_pair(seed, epoch)
         )
 
 
-def _seed_pair(seed: Integer, epoch: Integer) -> tf.Tensor:
+def seed_pair(seed: Integer, epoch: Integer) -> tf.Tensor:
+    """(seed, epoch) as the int64 [2] tensor that stateless random ops take."""
     return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
@@ -225,7 +230,7 @@ class IndexedSource(Source):
 
     @abc.abstractmethod
     def fetch(self, index: tf.Tensor) -> Example:
-        """The example at `index` (int64 scalar tensor) in the stored order, as `epoch` yields it."""
+        """The example at `index` (int64 scalar) in the stored order, as `epoch` yields it."""
 
     def epoch(
         self, epoch: Integer, *, seed: Integer, start: Integer = 0, shuffle: bool

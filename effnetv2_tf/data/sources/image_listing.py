@@ -1,4 +1,4 @@
-"""Which image files a folder or a CSV file names, and of which class: names only, no file opened."""
+"""Which image files a folder or a CSV file names, and of which class; opens none of them."""
 
 from __future__ import annotations
 
@@ -185,24 +185,24 @@ def _read_rows(path: Path) -> list[tuple[str, str]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, skipinitialspace=True)
         rows = [(reader.line_num, row) for row in reader if row]
+    header = (
+        rows.pop(0)[1] if rows and not is_image_name(Path(rows[0][1][0])) else list(CSV_COLUMNS)
+    )
+    path_column, label_column = _header_columns(header, path)
     if not rows:
         raise DataError(
             "empty CSV file", expected="rows of path,label", received="no rows", path=path
         )
-    columns = (0, 1)
-    if not is_image_name(Path(rows[0][1][0])):
-        columns = _header_columns(rows.pop(0)[1], path)
-    width = max(columns) + 1
     for line, row in rows:
-        if len(row) < width or (columns == (0, 1) and len(row) != 2 and width == 2):
+        if len(row) != len(header):
             raise DataError(
                 f"line {line} has the wrong number of fields",
-                expected="path,label",
+                expected=",".join(header),
                 received=",".join(row),
                 path=path,
                 suggestion="quote paths that contain commas",
             )
-    return [(row[columns[0]].strip(), row[columns[1]].strip()) for _, row in rows]
+    return [(row[path_column].strip(), row[label_column].strip()) for _, row in rows]
 
 
 def _header_columns(header: list[str], path: Path) -> tuple[int, int]:

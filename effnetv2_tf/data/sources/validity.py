@@ -19,6 +19,15 @@ PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 GIF_STARTS, GIF_END = (b"GIF87a", b"GIF89a"), b"\x3b"
 BMP_START = b"BM"  # then the length of the file: 4 bytes, little-endian; 0 in some files
 
+PILLOW_ERRORS = (  # all that Image.open and verify were seen to raise
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
 
 def is_valid_image(encoded: tf.Tensor) -> tf.Tensor:
     """Whether `encoded` begins and ends as a JPEG, PNG, GIF or BMP file does.
@@ -29,41 +38,44 @@ def is_valid_image(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
         Scalar bool tensor; False for empty bytes. Runs in the graph, raises nothing.
     """
-    length = tf.strings.length(encoded)
-    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, HEAD_BYTES), tf.uint8)
-    tail_start = tf.maximum(length - TAIL_BYTES, 0)
-    tail = tf.io.decode_raw(tf.strings.substr(encoded, tail_start, TAIL_BYTES), tf.uint8)
-    jpeg = _starts_with(head, JPEG_START) & _contains(tail, JPEG_END)
-    png = _starts_with(head, PNG_START) & _contains(tail, PNG_END)
-    gif_start = _starts_with(head, GIF_STARTS[0]) | _starts_with(head, GIF_STARTS[1])
-    gif = gif_start & _ends_with_before_zeros(tail, GIF_END)
-    bmp = _starts_with(head, BMP_START) & (_little_endian(head[2:6]) <= tf.cast(length, tf.int64))
-    return jpeg | png | gif | bmp
+    gif = _starts_with(encoded, GIF_STARTS[0]) | _starts_with(encoded, GIF_STARTS[1])
+    return tf.case(
+        [
+            (_starts_with(encoded, JPEG_START), lambda: _ends_with(encoded, JPEG_END)),
+            (_starts_with(encoded, PNG_START), lambda: _ends_with(encoded, PNG_END)),
+            (gif, lambda: tf.reduce_any(_without_zeros(_tail(encoded))[-1:] == GIF_END[0])),
+            (_starts_with(encoded, BMP_START), lambda: _has_declared_length(encoded)),
+        ],
+        default=lambda: tf.constant(False),
+    )
 
 
-def _starts_with(head: tf.Tensor, prefix: bytes) -> tf.Tensor:
-    start = head[: len(prefix)]
-    same_length = tf.equal(tf.size(start), len(prefix))
-    padded = tf.pad(start, [[0, len(prefix) - tf.size(start)]])
-    return same_length & tf.reduce_all(padded == tf.constant(list(prefix), tf.uint8))
+def _starts_with(encoded: tf.Tensor, prefix: bytes) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(encoded, 0, len(prefix)), prefix)
 
 
-def _contains(data: tf.Tensor, pattern: bytes) -> tf.Tensor:
-    positions = tf.maximum(tf.size(data) - len(pattern) + 1, 0)
-    found = tf.ones([positions], tf.bool)
-    for offset, byte in enumerate(pattern):
-        found &= data[offset : offset + positions] == byte
-    return tf.reduce_any(found)
+def _ends_with(encoded: tf.Tensor, marker: bytes) -> tf.Tensor:
+    """Whether the last `TAIL_BYTES` contain the marker."""
+    tail = _tail(encoded)
+    positions = tf.maximum(tf.size(tail) - len(marker) + 1, 0)
+    matches = [tail[i : i + positions] == byte for i, byte in enumerate(marker)]
+    return tf.reduce_any(tf.reduce_all(matches, axis=0))
 
 
-def _ends_with_before_zeros(data: tf.Tensor, last: bytes) -> tf.Tensor:
-    used = tf.boolean_mask(data, data != 0)
-    return tf.reduce_any(used[-1:] == last[0])
+def _tail(encoded: tf.Tensor) -> tf.Tensor:
+    start = tf.maximum(tf.strings.length(encoded) - TAIL_BYTES, 0)
+    return tf.io.decode_raw(tf.strings.substr(encoded, start, TAIL_BYTES), tf.uint8)
 
 
-def _little_endian(data: tf.Tensor) -> tf.Tensor:
-    place_values = tf.constant([1, 256, 65536, 16777216], tf.int64)[: tf.size(data)]
-    return tf.reduce_sum(tf.cast(data, tf.int64) * place_values)
+def _without_zeros(data: tf.Tensor) -> tf.Tensor:
+    return tf.boolean_mask(data, data != 0)
+
+
+def _has_declared_length(bmp: tf.Tensor) -> tf.Tensor:
+    field = tf.io.decode_raw(tf.strings.substr(bmp, len(BMP_START), 4), tf.uint8)
+    place_values = tf.constant([1, 256, 65536, 16777216], tf.int64)[: tf.size(field)]
+    declared = tf.reduce_sum(tf.cast(field, tf.int64) * place_values)
+    return declared <= tf.cast(tf.strings.length(bmp), tf.int64)
 
 
 def find_fault(path: Path) -> str | None:
@@ -97,6 +109,6 @@ def _pillow_fault(path: Path) -> str | None:
     try:
         with Image.open(path) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except PILLOW_ERRORS as error:
         return f"broken image: {error}"
     return None

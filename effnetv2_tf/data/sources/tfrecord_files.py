@@ -1,0 +1,137 @@
+"""Finding, counting and looking into TFRecord files of tf.train.Example."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from effnetv2_tf.data.sources.base import DataError, nearest
+
+SCAN_THREADS = 16
+RECORD_HEADER_BYTES = 12  # length: uint64 little-endian, and its checksum: uint32
+RECORD_FOOTER_BYTES = 4  # checksum of the data: uint32
+RECORDS_TRIED = 10  # how many records may be unparsable before a file counts as not ours
+
+
+@dataclass(frozen=True)
+class FileScan:
+    """What is in one file: complete records, and what is wrong after them, if anything."""
+
+    path: str
+    complete_records: int
+    fault: str | None
+
+
+def find_files(files: str | Sequence[str], split: str) -> list[str]:
+    """Sorted paths of the TFRecord files of a split.
+
+    Args:
+        files: a pattern such as "/data/imagenet/{split}-*", where {split} is replaced; or a folder,
+            of which files with names that begin with the split are taken; or a list of these.
+            Anything that tf.io.gfile can list.
+        split: name of the split.
+
+    Raises:
+        DataError: if a pattern or folder matches nothing.
+    """
+    patterns = [files] if isinstance(files, str) else list(files)
+    found: set[str] = set()
+    for pattern in patterns:
+        pattern = str(pattern).replace("{split}", split)
+        if tf.io.gfile.isdir(pattern):
+            pattern = f"{pattern.rstrip('/')}/{split}*"
+        matches = [path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path)]
+        if not matches:
+            raise DataError(
+                "no TFRecord files",
+                expected=f"files of split {split!r}",
+                received=_what_is_beside(pattern),
+                path=pattern,
+                suggestion='files is a folder or a pattern such as "/data/imagenet/{split}-*"',
+            )
+        found.update(matches)
+    return sorted(found)
+
+
+def scan_files(paths: Sequence[str]) -> list[FileScan]:
+    """Counts the records of each file by their headers, without reading the images."""
+    with ThreadPoolExecutor(SCAN_THREADS) as pool:
+        return list(pool.map(_scan_file, paths))
+
+
+def read_examples(paths: Sequence[str]) -> Iterator[tf.train.Example]:
+    """The examples of the files in turn; unparsable records are passed over."""
+    for path in paths:
+        for record in tf.data.TFRecordDataset(path):
+            example = parse_example(record.numpy())
+            if example is not None:
+                yield example
+
+
+def parse_example(record: bytes) -> tf.train.Example | None:
+    """The record as a tf.train.Example, or None if it is something else."""
+    try:
+        return tf.train.Example.FromString(record)
+    except DecodeError:
+        return None
+
+
+def check_keys(path: str, keys: Sequence[str]) -> None:
+    """Raises `DataError` unless the first example of the file has the features `keys`."""
+    records = islice(tf.data.TFRecordDataset(path).as_numpy_iterator(), RECORDS_TRIED)
+    example = next((e for e in map(parse_example, records) if e is not None), None)
+    if example is None:
+        raise DataError(
+            "unknown records",
+            expected="serialized tf.train.Example",
+            received=f"something else in the first {RECORDS_TRIED} records",
+            path=path,
+        )
+    present = sorted(example.features.feature)
+    for key in keys:
+        if key not in present:
+            raise DataError(
+                f"no feature {key!r}",
+                expected="the features " + ", ".join(keys),
+                received=", ".join(present) or "none",
+                path=path,
+                suggestion=nearest(key, present),
+            )
+
+
+def _scan_file(path: str) -> FileScan:
+    length = tf.io.gfile.stat(path).length
+    position = records = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while position < length:
+            file.seek(position)
+            header = file.read(RECORD_HEADER_BYTES)
+            if len(header) < RECORD_HEADER_BYTES:
+                break
+            (data_bytes,) = struct.unpack("<Q", header[:8])
+            end = position + RECORD_HEADER_BYTES + data_bytes + RECORD_FOOTER_BYTES
+            if end > length:
+                break
+            position = end
+            records += 1
+    if position == length:
+        return FileScan(path, records, None)
+    kind = (
+        f"truncated after record {records - 1}" if records else "truncated, or not a TFRecord file"
+    )
+    return FileScan(path, records, kind)
+
+
+def _what_is_beside(pattern: str) -> str:
+    folder = pattern.rsplit("/", 1)[0] if "/" in pattern else "."
+    if not tf.io.gfile.isdir(folder):
+        return f"no folder {folder}"
+    names = sorted(tf.io.gfile.listdir(folder))
+    more = ", ..." if len(names) > 3 else ""
+    return f"only {', '.join(names[:3])}{more}" if names else "an empty folder"

@@ -1,0 +1,64 @@
+"""What the command-line programs share: environment, flags, exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from effnetv2_tf.errors import TrainingFailure, UsageError
+
+
+def prepare_environment() -> None:
+    """Settings that TensorFlow reads when it is imported; what the user set stays.
+
+    oneDNN is switched on (TensorFlow leaves it off on CPUs without AVX512-VNNI, where it
+    measured faster too), and TensorFlow's start-up notes are switched off.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses flags and runs `main`: exit code 0, 2 for wrong use, 1 for failed work.
+
+    Errors are one line; `--verbosity=1` (absl's flag) adds the traceback.
+    """
+    prepare_environment()
+
+    def guarded(arguments: list[str]) -> None:
+        if len(arguments) > 1:
+            _fail(UsageError(f"unexpected argument {arguments[1]!r}; see --help"), 2)
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        try:
+            main()
+        except UsageError as error:
+            _fail(error, 2)
+        except (TrainingFailure, OSError) as error:
+            _fail(error, 1)
+        except KeyboardInterrupt as error:
+            _fail(error, 130)
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(arguments: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}; see --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def _fail(error: BaseException, code: int) -> None:
+    if absl_logging.get_verbosity() >= absl_logging.DEBUG:
+        traceback.print_exc()
+    message = " ".join(str(error).split()) or "interrupted"
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Pictures: curves, augmentation sheets, confusion matrices."""

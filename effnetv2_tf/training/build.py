@@ -1,0 +1,252 @@
+"""From a recipe to the objects of a run: sources, schedule, model, optimizer, pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from effnetv2_tf import keras_compat
+from effnetv2_tf.data.pipeline import Augmentation, TrainingPipeline, evaluation_dataset
+from effnetv2_tf.data.sources import DataError, Source, open_source
+from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.models.efficientnet import load_weights
+from effnetv2_tf.models.network import build_network
+from effnetv2_tf.models.specs import SPECS, NetworkSpec, StageSpec
+from effnetv2_tf.training import optimizers
+from effnetv2_tf.training.learning_rates import WarmUpDecay
+from effnetv2_tf.training.recipe import ModelSection, OptimizerSection, Recipe
+from effnetv2_tf.training.schedule import Regularization, StageSchedule
+
+SCHEDULED = (
+    "randaugment_magnitude",
+    "mixup_alpha",
+    "cutmix_alpha",
+    "dropout_rate",
+    "drop_path_rate",
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The two splits of a recipe."""
+
+    train: Source
+    evaluation: Source
+
+
+def open_sources(recipe: Recipe) -> Sources:
+    """Opens the training and the evaluation split.
+
+    Raises:
+      UsageError: if there is no such data, or it disagrees with the recipe.
+    """
+    train = open_split(recipe, recipe.data.train_split)
+    evaluation = open_split(recipe, recipe.data.eval_split, train)
+    expected = recipe.data.num_classes
+    if expected is not None and train.info.num_classes != expected:
+        raise UsageError(
+            f"data.num_classes: expected {expected}, but {train.info.name} has "
+            f"{train.info.num_classes} classes"
+        )
+    if evaluation.info.num_classes != train.info.num_classes:
+        raise UsageError(
+            f"data.eval_split: {recipe.data.eval_split!r} has {evaluation.info.num_classes} "
+            f"classes, {recipe.data.train_split!r} has {train.info.num_classes}"
+        )
+    return Sources(train, evaluation)
+
+
+def open_split(recipe: Recipe, split: str, train: Source | None = None) -> Source:
+    """Opens one split; class names follow the training split's where it is given."""
+    options = dict(recipe.data.options)
+    if train is not None and recipe.data.source == "image_folder":
+        options.setdefault("class_names", train.info.class_names)
+    try:
+        source = open_source(recipe.data.source, split, **options)
+    except TypeError as error:
+        raise UsageError(f"data.options: {error}") from error
+    except (DataError, OSError) as error:
+        raise UsageError(f"data: {error}") from error
+    source.bad_records.max_share = recipe.data.max_bad_share
+    return source
+
+
+def network_spec(section: ModelSection) -> NetworkSpec:
+    """The named spec with the recipe's replacements."""
+    if section.name not in SPECS:
+        hint = suggestion(section.name, SPECS) or f"; known: {', '.join(SPECS)}"
+        raise UsageError(f"model.name: unknown network {section.name!r}{hint}")
+    given = section.model_dump(exclude_none=True)
+    stages = given.pop("stages", None)
+    for key in ("name", "weights", "synchronized_batch_norm"):
+        given.pop(key, None)
+    if stages is not None:
+        given["stages"] = tuple(StageSpec(**stage) for stage in stages)
+    return replace(SPECS[section.name], **given)
+
+
+def channels_of(recipe: Recipe, source: Source) -> int:
+    """Channels of the network's input."""
+    return recipe.data.channels or source.info.channels
+
+
+def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
+    """The recipe's network with freshly initialised (or the named file's) weights."""
+    try:
+        model = build_network(
+            network_spec(recipe.model),
+            classes=num_classes,
+            input_shape=(None, None, channels),
+            classifier_activation=recipe.training.loss,
+            synchronized_batch_norm=recipe.model.synchronized_batch_norm,
+        )
+        return load_weights(model, recipe.model.weights)
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
+
+
+def build_schedule(recipe: Recipe, num_examples: int) -> StageSchedule:
+    """The recipe's stages for a training set of `num_examples` images."""
+    section = recipe.progressive
+    ends = []
+    for end in (0, 1):
+        pairs = {name: getattr(section, name) for name in SCHEDULED}
+        ends.append(Regularization(**{k: v[end] for k, v in pairs.items() if v is not None}))
+    try:
+        return StageSchedule.progressive(
+            epochs=recipe.training.epochs,
+            num_examples=num_examples,
+            batch_size=section.batch_sizes or recipe.training.batch_size,
+            image_size=section.image_size,
+            num_stages=section.stages,
+            start=ends[0],
+            end=ends[1],
+            interpolation=section.schedule,
+            size_multiple=section.size_multiple,
+            image_sizes=section.image_sizes,
+            epochs_per_stage=section.epochs_per_stage,
+        )
+    except ValueError as error:
+        raise UsageError(f"progressive: {error}") from error
+
+
+def build_optimizer(recipe: Recipe, schedule: StageSchedule) -> keras.optimizers.Optimizer:
+    """The recipe's optimizer with its learning-rate schedule."""
+    section, rate = recipe.optimizer, recipe.learning_rate
+    learning_rate = WarmUpDecay.for_schedule(
+        schedule,
+        rate.per_256,
+        rate.decay,
+        warmup_epochs=rate.warmup_epochs,
+        decay_factor=rate.decay_factor,
+        decay_epochs=rate.decay_epochs,
+        final_share=rate.final_share,
+    )
+    options: dict[str, Any] = {"learning_rate": learning_rate, "l2": section.l2}
+    if section.weight_decay is not None:
+        options["weight_decay"] = section.weight_decay
+    if section.gradient_clip_norm is not None:
+        options["global_clipnorm"] = section.gradient_clip_norm
+    optimizer_class = _optimizer_class(section)
+    try:
+        return optimizer_class(**options, **section.options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"optimizer.options: {error}") from error
+
+
+def _optimizer_class(section: OptimizerSection) -> type:
+    ours = {"rmsprop": optimizers.RMSProp, "sgd": optimizers.SGD, "adamw": optimizers.AdamW}
+    if section.name.lower() in ours:
+        return ours[section.name.lower()]
+    theirs = {
+        name: value
+        for name, value in vars(keras.optimizers).items()
+        if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer)
+    }
+    by_lower_case = {name.lower(): name for name in theirs}
+    name = by_lower_case.get(section.name.lower())
+    if name is None:
+        known = [*ours, *theirs]
+        hint = suggestion(section.name, known) or f"; known: {', '.join(known)}"
+        raise UsageError(f"optimizer.name: unknown optimizer {section.name!r}{hint}")
+    return optimizers.with_coupled_l2(theirs[name])
+
+
+def compile_model(
+    model: keras.Model, recipe: Recipe, optimizer: keras.optimizers.Optimizer
+) -> None:
+    """Compiles with the recipe's loss and metrics and builds the optimizer's variables.
+
+    The optimizer is built here because otherwise Keras's first step is traced twice.
+    """
+    smoothing = recipe.training.label_smoothing
+    classes = model.output_shape[-1]
+    if recipe.training.loss == "softmax":
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+        metrics = [keras.metrics.CategoricalAccuracy(name="accuracy")]
+        if classes > 5:
+            metrics.append(keras.metrics.TopKCategoricalAccuracy(5, name="top_5_accuracy"))
+    else:
+        loss = keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
+        # The share of images whose likeliest class is among the true ones.
+        metrics = [keras.metrics.Precision(top_k=1, thresholds=0.0, name="accuracy")]
+    model.compile(
+        optimizer=optimizer,
+        loss=loss,
+        metrics=metrics,
+        jit_compile=recipe.training.jit_compile,
+        steps_per_execution=recipe.training.steps_per_execution,
+    )
+    optimizer.build(model.trainable_variables)
+
+
+def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:
+    """The training pipeline of a recipe."""
+    return TrainingPipeline(
+        source=source,
+        augmentation=Augmentation(**recipe.data.augmentation.model_dump()),
+        seed=recipe.seed,
+        class_weights=_class_weights(recipe, source),
+        channels=recipe.data.channels,
+    )
+
+
+def build_evaluation_dataset(
+    recipe: Recipe, source: Source, image_size: int | None = None
+) -> tf.data.Dataset:
+    """The evaluation split at the recipe's (or the given) size."""
+    preprocessing = network_spec(recipe.model).preprocessing
+    padding = recipe.data.eval_crop_padding
+    return evaluation_dataset(
+        source,
+        image_size or evaluation_size(recipe),
+        recipe.data.eval_batch_size or recipe.training.batch_size,
+        crop=recipe.data.eval_crop,
+        crop_padding=preprocessing.crop_padding if padding is None else padding,
+        interpolation=preprocessing.interpolation,
+        channels=recipe.data.channels,
+    )
+
+
+def evaluation_size(recipe: Recipe) -> int:
+    """Side in pixels at which the recipe evaluates: its own, or the last stage's."""
+    sizes = recipe.progressive.image_sizes or recipe.progressive.image_size
+    return recipe.data.eval_size or sizes[-1]
+
+
+def _class_weights(recipe: Recipe, source: Source) -> dict[int, float] | None:
+    weights = recipe.training.class_weights
+    if weights != "balanced":
+        return dict(weights) if weights else None
+    labels = [int(x["label"]) for x in source.epoch(0, seed=0, start=0, shuffle=False)]
+    counts = np.bincount(labels, minlength=source.info.num_classes)
+    return {i: len(labels) / (len(counts) * max(n, 1)) for i, n in enumerate(counts)}
+
+
+def set_precision(recipe: Recipe) -> None:
+    """Sets Keras's default precision to the recipe's."""
+    keras_compat.set_float_precision(recipe.training.precision)

@@ -1,0 +1,183 @@
+"""Recipes: the typed form of the YAML files in `configs/`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of the sections: unknown keys are errors, values are not converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class StageSection(Section):
+    """One row of `model.stages`; see `specs.StageSpec`."""
+
+    block: Literal["mbconv", "fused"]
+    kernel_size: PositiveInt = 3
+    stride: PositiveInt = 1
+    expansion: PositiveInt = 4
+    filters: PositiveInt
+    repeats: PositiveInt
+    se_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class ModelSection(Section):
+    """Which network. Whatever is not None replaces the value in the named spec's row."""
+
+    name: str
+    weights: str | None = None
+    width: Positive | None = None
+    depth: Positive | None = None
+    stem_filters: PositiveInt | None = None
+    stem_stride: Literal[1, 2] | None = None
+    head_filters: PositiveInt | None = None
+    activation: str | None = None
+    batch_norm_momentum: Rate | None = None
+    dropout_rate: Rate | None = None
+    drop_path_rate: Rate | None = None
+    stages: tuple[StageSection, ...] | None = None
+    synchronized_batch_norm: bool = False
+
+
+class AugmentationSection(Section):
+    """What happens to training images besides the scheduled magnitudes."""
+
+    crop: Literal["random_resized", "pad", "none"] = "random_resized"
+    crop_area: tuple[Positive, Positive] = (0.08, 1.0)
+    crop_aspect_ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    policy: Literal["randaugment", "autoaugment", "none"] = "randaugment"
+    randaugment_layers: PositiveInt = 2
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+class DataSection(Section):
+    """Where images come from and how they are prepared."""
+
+    source: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    train_split: str = "train"
+    eval_split: str = "test"
+    channels: Literal[1, 3] | None = None
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+    augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
+    eval_size: Annotated[int, Field(ge=8)] | None = None
+    eval_crop: Literal["center", "none"] = "center"
+    eval_crop_padding: Annotated[int, Field(ge=0)] | None = None
+    eval_batch_size: PositiveInt | None = None
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class OptimizerSection(Section):
+    """`rmsprop`, `sgd` or `adamw` of this package, or any Keras optimizer by class name."""
+
+    name: str = "rmsprop"
+    l2: NonNegative = 1e-5
+    weight_decay: NonNegative | None = None
+    gradient_clip_norm: Positive | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class LearningRateSection(Section):
+    """See `learning_rates.WarmUpDecay`."""
+
+    per_256: Positive = 0.016
+    decay: Literal["exponential", "cosine", "constant"] = "exponential"
+    warmup_epochs: NonNegative = 5.0
+    decay_factor: Positive = 0.97
+    decay_epochs: Positive = 2.4
+    final_share: NonNegative = 0.0
+
+
+StartEnd = tuple[NonNegative, NonNegative]
+RateStartEnd = tuple[Rate, Rate]
+
+
+class ProgressiveSection(Section):
+    """The stages; pairs are [at the first stage, at the last stage]."""
+
+    stages: PositiveInt = 4
+    schedule: Literal["paper", "reference"] = "paper"
+    image_size: tuple[PositiveInt, PositiveInt]
+    size_multiple: PositiveInt = 1
+    image_sizes: tuple[PositiveInt, ...] | None = None
+    epochs_per_stage: tuple[PositiveInt, ...] | None = None
+    batch_sizes: tuple[PositiveInt, ...] | None = None
+    randaugment_magnitude: StartEnd | None = None
+    mixup_alpha: StartEnd | None = None
+    cutmix_alpha: StartEnd | None = None
+    dropout_rate: RateStartEnd | None = None
+    drop_path_rate: RateStartEnd | None = None
+
+
+class TrainingSection(Section):
+    """Length, batch, loss and precision."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: Rate = 0.1
+    class_weights: Literal["balanced"] | dict[int, NonNegative] | None = None
+    ema_decay: Rate | None = 0.9999
+    evaluate_every_epochs: PositiveInt = 1
+    steps_per_execution: PositiveInt = 1
+    jit_compile: bool = False
+    deterministic: bool = True
+
+
+class CheckpointSection(Section):
+    """When to save, and what to keep."""
+
+    every_epochs: PositiveInt = 1
+    every_steps: PositiveInt | None = None
+    keep_last: PositiveInt = 2
+    keep_best: bool = True
+    monitor: str = "val_accuracy"
+    mode: Literal["max", "min"] = "max"
+
+
+class Recipe(Section):
+    """One experiment."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelSection
+    data: DataSection
+    training: TrainingSection
+    progressive: ProgressiveSection
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
+    learning_rate: LearningRateSection = Field(default_factory=LearningRateSection)
+    checkpoints: CheckpointSection = Field(default_factory=CheckpointSection)
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        stages = self.progressive.stages
+        if stages > self.training.epochs:
+            raise ValueError(
+                f"progressive.stages: expected at most training.epochs ({self.training.epochs}), "
+                f"received {stages}; every stage needs an epoch"
+            )
+        for name in ("image_sizes", "epochs_per_stage", "batch_sizes"):
+            given = getattr(self.progressive, name)
+            if given is not None and len(given) != stages:
+                raise ValueError(
+                    f"progressive.{name}: expected {stages} numbers (progressive.stages), "
+                    f"received {len(given)}"
+                )
+        sizes = self.progressive.image_sizes or self.progressive.image_size
+        if min(sizes) < 8:
+            raise ValueError(
+                f"progressive.image_size: expected at least 8 pixels, received {min(sizes)}"
+            )
+        return self

@@ -1,0 +1,142 @@
+"""Reading recipes, overriding single keys, and saying in one line what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.training.recipe import Recipe
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a YAML recipe; each override is `section.key=value`, the value in YAML.
+
+    A path that does not exist is looked for among the recipes that come with the package,
+    so `configs/quickstart.yaml` works from any folder.
+
+    Raises:
+      UsageError: one line that names the file and the key, what was expected and received,
+        and the nearest valid name.
+    """
+    path = _find(Path(path))
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise UsageError(f"{path}{line}: not valid YAML: {problem}") from error
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: expected a mapping of sections, received {_kind(tree)}")
+    for override in overrides:
+        _apply(tree, override)
+    return parse_recipe(tree, str(path))
+
+
+def parse_recipe(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
+    """Checks a tree of plain values; see `load_recipe` for errors."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError(f"{origin}: {_describe(error)}") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by file name."""
+    import effnetv2_tf.configs as configs
+
+    return {
+        path.name: path
+        for folder in configs.__path__
+        for path in sorted(Path(folder).glob("*.yaml"))
+    }
+
+
+def _find(path: Path) -> Path:
+    if path.is_file():
+        return path
+    packaged = packaged_recipes()
+    if path.name in packaged and path.parent.name in ("", "configs"):
+        return packaged[path.name]
+    raise UsageError(
+        f"--config: expected a recipe file, received {str(path)!r}, which does not exist"
+        f"{suggestion(path.name, packaged)}"
+    )
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    keys, separator, text = override.partition("=")
+    if not separator or not keys:
+        raise UsageError(f"--set: expected section.key=value, received {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {keys}: not valid YAML: {text!r}") from error
+    *parents, last = keys.split(".")
+    node = tree
+    for key in parents:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise UsageError(f"--set {keys}: {key!r} is no section")
+    node[last] = value
+
+
+def _describe(error: ValidationError) -> str:
+    problems = error.errors()
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        names = _names_beside(first["loc"])
+        hint = suggestion(str(first["loc"][-1]), names) or f"; known: {', '.join(names)}"
+        return f"{key}: unknown key{hint}{more}"
+    if first["type"] == "missing":
+        return f"{key}: expected a value, received none: the key is missing{more}"
+    if first["type"] == "value_error":
+        message = str(first["ctx"]["error"])
+        return (f"{key}: {message}" if key else message) + more
+    expected = first["msg"][0].lower() + first["msg"][1:]
+    received = first.get("input")
+    hint = ""
+    if first["type"] == "literal_error" and isinstance(received, str):
+        hint = suggestion(received, first["ctx"]["expected"].replace("'", "").split(" or "))
+        hint = hint or suggestion(received, first["ctx"]["expected"].replace("'", "").split(", "))
+    return f"{key}: {expected}, received {received!r}{hint}{more}"
+
+
+def _names_beside(location: tuple) -> list[str]:
+    """The valid names at the place where an unknown key stands."""
+    section: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        field = section.model_fields.get(str(part))
+        found = _section_in(field.annotation) if field else None
+        if found is None:
+            break
+        section = found
+    return list(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _section_in(part)
+        if found is not None:
+            return found
+    return None
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else type(value).__name__

@@ -1,0 +1,273 @@
+"""One run: from a recipe and a folder to a trained network, its records and pictures."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from effnetv2_tf import __version__
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.reporting.curves import draw_curves
+from effnetv2_tf.training import build
+from effnetv2_tf.training.checkpoints import CheckpointFolder, write_text
+from effnetv2_tf.training.ema import ExponentialMovingAverage
+from effnetv2_tf.training.monitors import (
+    RunRecords,
+    SaveCheckpoints,
+    StageAnnouncer,
+    StopOnDivergence,
+)
+from effnetv2_tf.training.progressive import ProgressiveLearning
+from effnetv2_tf.training.recipe import Recipe
+from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
+from effnetv2_tf.training.state import TrainingState
+
+# Keys that a resumed run may change: they do not alter what is computed.
+_FREE_KEYS = ("checkpoints", "name")
+
+
+class Trainer:
+    """Trains a recipe in a folder; going on where an earlier run in it stopped.
+
+    Args:
+      recipe: what to do.
+      model_dir: gets recipe.yaml, checkpoints/, history.csv, tensorboard/ and in the end
+        model.keras, summary.json and curves.png.
+      strategy: a `tf.distribute.Strategy`; None for the default.
+      verbose: as in `fit`.
+
+    Raises:
+      UsageError: if the recipe, the data or the folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model_dir: Path,
+        strategy: tf.distribute.Strategy | None = None,
+        verbose: int = 1,
+    ) -> None:
+        self.recipe = recipe
+        self.model_dir = Path(model_dir)
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.verbose = verbose
+        self._claim_folder()
+        keras.utils.set_random_seed(recipe.seed)
+        build.set_precision(recipe)
+        self.sources = build.open_sources(recipe)
+        info = self.sources.train.info
+        self.schedule = build.build_schedule(recipe, info.num_examples)
+        with self.strategy.scope():
+            channels = build.channels_of(recipe, self.sources.train)
+            self.model = build.build_model(recipe, info.num_classes, channels)
+            optimizer = build.build_optimizer(recipe, self.schedule)
+            build.compile_model(self.model, recipe, optimizer)
+        self._make_callbacks()
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end and writes the artefacts; returns the summary."""
+        first_epoch = self._resume()
+        if first_epoch < self.schedule.epochs:
+            self.model.fit(
+                self.progressive.fit_dataset(),
+                epochs=self.schedule.epochs,
+                initial_epoch=first_epoch,
+                validation_data=build.build_evaluation_dataset(
+                    self.recipe, self.sources.evaluation
+                ),
+                validation_freq=self._validation_epochs(),
+                callbacks=self.callbacks,
+                shuffle=False,  # the pipeline shuffles
+                verbose=self.verbose,
+            )
+        return self._finish()
+
+    def _claim_folder(self) -> None:
+        """Makes the folder and writes the resolved recipe, or checks that it is the same."""
+        path = self.model_dir / "recipe.yaml"
+        try:
+            self.model_dir.mkdir(parents=True, exist_ok=True)
+            if path.is_file():
+                changed = _changed_keys(self.recipe, path)
+                if changed:
+                    raise UsageError(
+                        f"--model_dir: {self.model_dir} holds a run of another recipe: "
+                        f"{', '.join(changed)} differ; choose another folder, or remove it"
+                    )
+            write_text(path, dump_recipe(self.recipe))
+        except OSError as error:
+            raise UsageError(f"--model_dir: cannot write to {self.model_dir}: {error}") from error
+
+    def _make_callbacks(self) -> None:
+        recipe = self.recipe
+        pipeline = build.build_training_pipeline(recipe, self.sources.train)
+        self.progressive = ProgressiveLearning(self.schedule, pipeline)
+        self.ema = None
+        if recipe.training.ema_decay is not None:
+            self.ema = ExponentialMovingAverage(recipe.training.ema_decay)
+            self.ema.build(self.model)
+        self.folder = CheckpointFolder(
+            self.model_dir / "checkpoints", recipe.checkpoints.keep_last
+        )
+        self.records = RunRecords(self.model_dir / "history.csv", self.progressive)
+        self.saver = SaveCheckpoints(
+            self.folder,
+            TrainingState(self.model, self.ema),
+            self.records,
+            self.progressive,
+            every_epochs=recipe.checkpoints.every_epochs,
+            every_steps=recipe.checkpoints.every_steps,
+            monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
+            mode=recipe.checkpoints.mode,
+        )
+        self.callbacks = [
+            self.progressive,
+            StageAnnouncer(self.progressive),
+            StopOnDivergence(self.progressive),
+            *([self.ema] if self.ema else []),
+            self.records,
+            self.saver,
+            keras.callbacks.TensorBoard(self.model_dir / "tensorboard", write_graph=False),
+        ]
+
+    def _resume(self) -> int:
+        """Restores the newest whole checkpoint, if any; returns the epoch to go on with."""
+        checkpoint = self.folder.latest()
+        if checkpoint is None:
+            return 0
+        self.saver.resume(checkpoint)
+        if checkpoint.step >= self.schedule.total_steps:
+            print(f"{self.model_dir}: training is complete ({checkpoint.step} steps)")
+            return self.schedule.epochs
+        position = self.schedule.position(checkpoint.step)
+        print(
+            f"Going on at step {checkpoint.step}: epoch {position.epoch + 1}, "
+            f"stage {position.stage.index + 1} ({position.stage.image_size} px)"
+        )
+        return position.epoch
+
+    def _validation_epochs(self) -> list[int]:
+        """Numbers from 1 of the epochs after which the network is evaluated."""
+        every = self.recipe.training.evaluate_every_epochs
+        return sorted({*range(every, self.schedule.epochs + 1, every), self.schedule.epochs})
+
+    def _finish(self) -> dict[str, Any]:
+        if self.ema:
+            with self.ema.applied():
+                self._save_model()
+        else:
+            self._save_model()
+        summary = self._summary()
+        write_text(self.model_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        draw_curves(self.records.rows, self.model_dir / "curves.png", title=self.recipe.name)
+        return summary
+
+    def _save_model(self) -> None:
+        temporary = self.model_dir / ".model.keras.tmp.keras"
+        self.model.save(temporary)
+        temporary.replace(self.model_dir / "model.keras")
+
+    def _summary(self) -> dict[str, Any]:
+        rows, sources = self.records.rows, self.sources
+        last = rows[-1]
+        seconds = sum(row["train_seconds"] for row in rows)
+        images = sum(row["images_per_second"] * row["train_seconds"] for row in rows)
+        return {
+            "recipe": self.recipe.name,
+            "network": self.recipe.model.name,
+            "parameters": int(self.model.count_params()),
+            "accuracy": last.get("val_accuracy"),
+            "top_5_accuracy": last.get("val_top_5_accuracy"),
+            "loss": last.get("val_loss"),
+            "best": self.saver.best,
+            "evaluated_on": sources.evaluation.info.name,
+            "evaluation_images": sources.evaluation.info.num_examples,
+            "evaluation_size": build.evaluation_size(self.recipe),
+            "class_names": list(sources.train.info.class_names),
+            "steps": int(last["step"]),
+            "train_seconds": round(seconds, 2),
+            "images_per_second": round(images / max(seconds, 1e-9), 2),
+            "stages": self._stage_summaries(),
+            "bad_records": {
+                "train": _bad_records(sources.train),
+                "evaluation": _bad_records(sources.evaluation),
+            },
+            "seed": self.recipe.seed,
+            "precision": self.recipe.training.precision,
+            "versions": versions(),
+            "git_revision": git_revision(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+    def _stage_summaries(self) -> list[dict[str, Any]]:
+        summaries = []
+        for stage in self.schedule.stages:
+            rows = [r for r in self.records.rows if stage.first_epoch < r["epoch"] <= stage.last_epoch]
+            summaries.append(
+                {
+                    "stage": stage.index,
+                    "image_size": stage.image_size,
+                    "epochs": stage.epochs,
+                    "train_seconds": round(sum(row["train_seconds"] for row in rows), 2),
+                }
+            )
+        return summaries
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    return {
+        "effnetv2_tf": __version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout that this package runs from, or None."""
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _bad_records(source: Any) -> dict[str, Any]:
+    return {"count": source.bad_records.count, "names": list(source.bad_records.names())}
+
+
+def _changed_keys(recipe: Recipe, path: Path) -> list[str]:
+    import yaml
+
+    saved = parse_recipe(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    return sorted(_differences(saved.model_dump(), recipe.model_dump()))
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    changed = []
+    for key in old.keys() | new.keys():
+        if not prefix and key in _FREE_KEYS:
+            continue
+        first, second = old.get(key), new.get(key)
+        if isinstance(first, dict) and isinstance(second, dict):
+            changed += _differences(first, second, f"{prefix}{key}.")
+        elif first != second:
+            changed.append(f"{prefix}{key}")
+    return changed

@@ -1,0 +1,103 @@
+"""Images named by a CSV file of path,label."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effnetv2_tf.data.sources import DataError, ImageFolderSource
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(4):
+        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def _csv(folder, text, name="list.csv"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _pairs(source):
+    examples = source.epoch(0, seed=0, shuffle=False).as_numpy_iterator()
+    return [
+        (int(np.asarray(Image.open(io.BytesIO(e["image"])))[0, 0, 0]), int(e["label"]))
+        for e in examples
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2.png,dog\n0.png,cat\n\n",
+        "path,label\n2.png,dog\n0.png,cat\n",
+        "\ufeffLabel, Path, note\ndog, 2.png, x\ncat, 0.png,\n",
+        '"2.png","dog"\r\n"0.png","cat"\r\n',
+    ],
+)
+def test_rows_with_and_without_header(folder, text):
+    source = ImageFolderSource(csv=_csv(folder, text))
+    assert source.info.class_names == ("cat", "dog")
+    assert _pairs(source) == [(2, 1), (0, 0)]
+
+
+def test_paths_start_from_directory(folder, tmp_path_factory):
+    path = _csv(tmp_path_factory.mktemp("lists"), f"1.png,a\n{folder}/2.png,b\n")
+    assert _pairs(ImageFolderSource(folder, csv=path)) == [(1, 0), (2, 1)]
+
+
+def test_numbers_are_sorted_as_numbers(folder):
+    source = ImageFolderSource(csv=_csv(folder, "0.png,10\n1.png,2\n2.png,0\n"))
+    assert source.info.class_names == ("0", "2", "10")
+    assert _pairs(source) == [(0, 2), (1, 1), (2, 0)]
+
+
+def test_class_names_of_the_training_split(folder):
+    source = ImageFolderSource(csv=_csv(folder, "0.png,c\n"), class_names=["a", "b", "c"])
+    assert _pairs(source) == [(0, 2)]
+
+
+def test_missing_file_is_a_bad_record(folder):
+    path = _csv(folder, "0.png,a\n1.png,b\nnot_there.png,b\n")
+    source = ImageFolderSource(csv=path, max_bad_share=0.5)
+    assert _pairs(source) == [(0, 0), (1, 1)]
+    assert source.bad_records.reports() == (f"{folder}/not_there.png (missing file)",)
+
+
+def test_splits(folder):
+    path = _csv(folder, "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(4)))
+    splits = ImageFolderSource.splits(csv=path, validation_share=0.5)
+    pairs = {split: _pairs(source) for split, source in splits.items()}
+    assert sorted(pairs["train"] + pairs["validation"]) == [(0, 0), (1, 1), (2, 0), (3, 1)]
+    assert sorted(label for _, label in pairs["validation"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, "list.csv: empty CSV file"),
+        ("path,label\n", {}, "empty CSV file"),
+        ("paths,label\n0.png,a\n", {}, "no column 'path': .*paths,label; did you mean 'paths'"),
+        ("0.png,a\n1.png\n", {}, "line 2 has the wrong number of fields: .*received 1.png"),
+        ("0.png,a\n1.png,b,c\n", {}, "line 2 has the wrong number of fields"),
+        ("0.png,a\n1.png,a\n", {}, "only one class"),
+        (
+            "0.png,cat\n1.png,dgo\n",
+            {"class_names": ["cat", "dog"]},
+            r"list.csv: unknown class: .*received 'dgo'; did you mean 'dog'",
+        ),
+    ],
+)
+def test_errors(folder, text, options, message):
+    with pytest.raises(DataError, match=message):
+        ImageFolderSource(csv=_csv(folder, text), **options)
+
+
+def test_missing_csv_suggests_its_neighbour(folder):
+    _csv(folder, "0.png,a\n", "train.csv")
+    with pytest.raises(DataError, match=r"no such CSV file: .*did you mean 'train.csv'"):
+        ImageFolderSource(csv=folder / "trian.csv")

@@ -1,0 +1,34 @@
+"""Sources by the names that recipes use."""
+
+import pytest
+
+from effnetv2_tf.data.sources import KINDS, DataError, DigitsSource, open_source
+
+
+def test_kinds():
+    assert set(KINDS) == {"digits", "fashion_mnist", "image_folder", "tfrecord", "tfds"}
+
+
+def test_opens_with_options():
+    source = open_source("digits", "test", shard=(1, 2))
+    assert isinstance(source, DigitsSource)
+    assert (source.info.num_examples, source.shard_examples) == (360, 180)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("fashion-mnist", {}, "unknown kind of source: .*did you mean 'fashion_mnist'"),
+        ("xyzzy", {}, "expected one of digits, fashion_mnist, .*received 'xyzzy'$"),
+        (
+            "image_folder",
+            {"directroy": "x"},
+            "image_folder: unknown option: expected one of directory, .*did you mean 'directory'",
+        ),
+        ("tfrecord", {"files": "x"}, "tfrecord: missing option: expected num_classes"),
+        ("tfds", {}, "tfds: missing option: expected name, received no options"),
+    ],
+)
+def test_errors(kind, options, message):
+    with pytest.raises(DataError, match=message):
+        open_source(kind, "train", **options)

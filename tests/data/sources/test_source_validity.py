@@ -1,0 +1,78 @@
+"""Complete and cut-off image files are told apart, on disk and in the graph alike."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from effnetv2_tf.data.sources import is_valid_image
+from effnetv2_tf.data.sources.validity import find_fault
+
+FORMATS = ["JPEG", "PNG", "GIF", "BMP"]
+
+
+def _encode(image_format: str) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (17, 23, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+CASES = [
+    *[(f"complete {f}", _encode(f), True) for f in FORMATS],
+    *[(f"padded {f}", _encode(f) + b"\0" * 500, True) for f in FORMATS],
+    *[(f"half of {f}", _encode(f)[: len(_encode(f)) // 2], False) for f in FORMATS],
+    *[(f"head of {f}", _encode(f)[:9], False) for f in FORMATS],
+    ("JPEG with a trailer", _encode("JPEG") + b"made by a camera", True),
+    ("JPEG padded beyond limits", _encode("JPEG") + b"\0" * 5000, False),
+    ("JPEG without its last byte", _encode("JPEG")[:-1], False),
+    ("PNG without IEND", _encode("PNG")[:-12], False),
+    ("empty", b"", False),
+    ("one byte", b"\xff", False),
+    ("text", b"this is not an image\n", False),
+]
+
+
+@pytest.mark.parametrize(("case", "content", "valid"), CASES, ids=[c[0] for c in CASES])
+def test_both_checks_agree(tmp_path, case, content, valid):
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    assert (find_fault(path) is None) == valid, find_fault(path)
+    assert bool(is_valid_image(tf.constant(content))) == valid
+
+
+def test_runs_in_tf_data():
+    contents = tf.data.Dataset.from_tensor_slices([content for _, content, _ in CASES])
+    found = list(contents.map(is_valid_image).as_numpy_iterator())
+    assert found == [valid for _, _, valid in CASES]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (_encode("JPEG")[:300], "truncated JPEG, no end-of-image marker"),
+        (_encode("GIF")[:300], "truncated GIF, no trailer"),
+        (_encode("BMP")[:300], "truncated BMP, shorter than its header says"),
+        (_encode("PNG")[:300], "broken image: "),
+        (b"hello", "not an image: no JPEG, PNG, GIF or BMP signature"),
+        (b"", "empty file"),
+    ],
+)
+def test_reasons(tmp_path, content, reason):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(content)
+    assert find_fault(path).startswith(reason)
+
+
+def test_missing_file(tmp_path):
+    assert find_fault(tmp_path / "nothing.jpg") == "missing file"
+
+
+def test_flipped_byte_in_a_png_is_found_on_disk(tmp_path):
+    content = bytearray(_encode("PNG"))
+    content[len(content) // 2] ^= 0xFF
+    path = tmp_path / "image.png"
+    path.write_bytes(bytes(content))
+    assert find_fault(path).startswith("broken image")
