@@ -86,13 +86,14 @@ class TrainingPipeline:
         """Batches of decoded images from example `start` of `first_epoch` on, without end."""
         examples_per_epoch = stage.steps_per_epoch * stage.batch_size
         info = self.source.info
+        shard, shards = self.source.shard  # workers must not augment alike
 
         def numbered_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             skipped = tf.where(epoch == first_epoch, tf.constant(start, tf.int64), 0)
             examples = self.source.epoch(epoch, seed=self.seed, start=skipped, shuffle=True)
             examples = examples.take(examples_per_epoch - skipped)
-            first_number = epoch * info.num_examples + skipped
-            numbers = tf.data.Dataset.counter(first_number, dtype=tf.int64)
+            first_number = epoch * info.num_examples + skipped * shards + shard
+            numbers = tf.data.Dataset.counter(first_number, shards, dtype=tf.int64)
             return tf.data.Dataset.zip((numbers, examples))
 
         epochs = tf.data.Dataset.counter(first_epoch, dtype=tf.int64)
@@ -204,7 +205,10 @@ def evaluation_dataset(
 def encode_label(label: tf.Tensor, info: Any) -> tf.Tensor:
     """Class id (or vector of class ids) to a one-hot (multi-hot) vector of float32."""
     one_hot = tf.one_hot(label, info.num_classes, dtype=tf.float32)
-    return tf.reduce_max(one_hot, axis=0) if info.multi_label else one_hot
+    if not info.multi_label:
+        return one_hot
+    # An image may have no label at all: the maximum over nothing is no zero.
+    return tf.maximum(tf.reduce_max(one_hot, axis=0), 0.0)
 
 
 def _policy(augmentation: Augmentation, magnitude: float | None) -> Callable | None:

@@ -31,6 +31,7 @@ def build_network(
     input_shape: Sequence[int | None] = (None, None, 3),
     pooling: str | None = None,
     classifier_activation: Any = "softmax",
+    classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
     include_preprocessing: bool = True,
@@ -47,6 +48,8 @@ def build_network(
         classifier.
       pooling: without the top: None for the feature map, `"avg"` or `"max"` for a vector.
       classifier_activation: `"softmax"`, `"sigmoid"`, None for logits, ...
+      classifier_initializer: of the classifier's kernel; None for the reference's, uniform in
+        +-1 / sqrt(classes). With few classes `"zeros"` starts much better.
       dropout_rate: before the classifier; None for the spec's.
       drop_path_rate: of the last block, falling linearly to 0 at the first; None for the
         spec's.
@@ -82,7 +85,7 @@ def build_network(
         x = keras.layers.Dense(
             classes,
             activation=classifier_activation,
-            kernel_initializer=dense_initializer(),
+            kernel_initializer=classifier_initializer or dense_initializer(),
             dtype="float32",
             name="classifier",
         )(x)

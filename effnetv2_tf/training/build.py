@@ -82,7 +82,7 @@ def network_spec(section: ModelSection) -> NetworkSpec:
         raise UsageError(f"model.name: unknown network {section.name!r}{hint}")
     given = section.model_dump(exclude_none=True)
     stages = given.pop("stages", None)
-    for key in ("name", "weights", "synchronized_batch_norm"):
+    for key in ("name", "weights", "classifier_initializer", "synchronized_batch_norm"):
         given.pop(key, None)
     if stages is not None:
         given["stages"] = tuple(StageSpec(**stage) for stage in stages)
@@ -96,12 +96,14 @@ def channels_of(recipe: Recipe, source: Source) -> int:
 
 def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
     """The recipe's network with freshly initialised (or the named file's) weights."""
+    starts_at_zero = recipe.model.classifier_initializer == "zeros"
     try:
         model = build_network(
             network_spec(recipe.model),
             classes=num_classes,
             input_shape=(None, None, channels),
             classifier_activation=recipe.training.loss,
+            classifier_initializer="zeros" if starts_at_zero else None,
             synchronized_batch_norm=recipe.model.synchronized_batch_norm,
         )
         return load_weights(model, recipe.model.weights)

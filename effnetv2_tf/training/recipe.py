@@ -45,6 +45,7 @@ class ModelSection(Section):
     dropout_rate: Rate | None = None
     drop_path_rate: Rate | None = None
     stages: tuple[StageSection, ...] | None = None
+    classifier_initializer: Literal["reference", "zeros"] = "reference"
     synchronized_batch_norm: bool = False
 
 

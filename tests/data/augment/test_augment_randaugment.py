@@ -44,7 +44,7 @@ def test_levels_by_value(op_name, at_0, at_5, at_10, at_15, at_30) -> None:
 
 
 def test_unknown_op_is_named() -> None:
-    with pytest.raises(ValueError, match="op_name must be one of AutoContrast, .*'Blur'"):
+    with pytest.raises(ValueError, match=r"op_name must be one of AutoContrast, .*'Blur'"):
         level_to_argument("Blur", 1.0, SCALE)
 
 
@@ -73,13 +73,14 @@ def expected_results(image: np.ndarray, sign: float, scale: float) -> dict[str, 
 @pytest.mark.parametrize(("sign_draw", "sign"), [(0.1, -1.0), (0.9, 1.0)])
 def test_dispatch_applies_the_named_op_at_its_level(sign_draw: float, sign: float) -> None:
     draws = OpDraws(*tf.constant([sign_draw, 0.25, 0.75]))  # centre of 96 x 120
+    image = tf.constant(PHOTO)
     for index, name in enumerate(OP_NAMES):
         argument = tf.constant(level_to_argument(name, 10.0, SCALE))
-        result = levels.apply_op(PHOTO, OP_NAMES, tf.constant(index), argument, draws, SCALE, 128)
+        result = levels.apply_op(image, OP_NAMES, tf.constant(index), argument, draws, SCALE, 128)
         expected = expected_results(PHOTO, sign, scale=96 / 224)[name]
         np.testing.assert_array_equal(result, expected, err_msg=name)
     unchanged = levels.apply_op(
-        PHOTO, OP_NAMES, tf.constant(16), tf.constant(0.0), draws, SCALE, 128
+        image, OP_NAMES, tf.constant(16), tf.constant(0.0), draws, SCALE, 128
     )
     np.testing.assert_array_equal(unchanged, PHOTO)
 
@@ -151,8 +152,7 @@ def test_only_the_chosen_op_is_computed_in_a_graph(monkeypatch: pytest.MonkeyPat
     assert 2 <= len(computed) <= 25  # 10 expected; 160 if all branches ran
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("magnitude", [5.0, 15, 30.0])
+@pytest.mark.parametrize(("channels", "magnitude"), [(1, 30.0), (3, 15)])
 def test_pure_and_equal_in_eager_and_dataset(channels: int, magnitude: float) -> None:
     image = PHOTO[..., :channels]
     augment = RandAugment(num_layers=2, magnitude=magnitude)
@@ -170,7 +170,7 @@ def test_unknown_sizes_in_a_dataset() -> None:
     images = [PHOTO[:20, :30], PHOTO[:50, :41]]
     dataset = tf.data.Dataset.from_generator(
         lambda: iter(images), output_signature=tf.TensorSpec([None, None, 3], tf.uint8)
-    ).map(lambda image: RandAugment(num_layers=3)(image, tf.constant([1, 2])))
+    ).map(lambda image: RandAugment(num_layers=1)(image, tf.constant([1, 2])))
     assert dataset.element_spec.shape.as_list() == [None, None, 3]
     assert [result.shape for result in dataset.as_numpy_iterator()] == [(20, 30, 3), (50, 41, 3)]
 
