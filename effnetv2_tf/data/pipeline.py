@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from effnetv2_tf.data.augment import (
     AutoAugment,
+    Cutout,
     RandAugment,
     center_crop_and_resize,
     decode_and_random_crop,
@@ -35,7 +36,8 @@ class Augmentation:
       crop_aspect_ratio: narrowest and widest, likewise.
       crop_padding: for `"pad"`, pixels on each side of a 32-pixel image; scaled with it.
       flip: mirrors half of the images.
-      policy: `"randaugment"` (with the stage's magnitude), `"autoaugment"` or `"none"`.
+      policy: `"randaugment"` (with the stage's magnitude), `"autoaugment"`, `"cutout"` or
+        `"none"`.
       randaugment_layers: operations on one image.
       interpolation: of resizing.
     """
@@ -45,7 +47,7 @@ class Augmentation:
     crop_aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     crop_padding: int = 4
     flip: bool = True
-    policy: Literal["randaugment", "autoaugment", "none"] = "randaugment"
+    policy: Literal["randaugment", "autoaugment", "cutout", "none"] = "randaugment"
     randaugment_layers: int = 2
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
@@ -214,6 +216,8 @@ def encode_label(label: tf.Tensor, info: Any) -> tf.Tensor:
 def _policy(augmentation: Augmentation, magnitude: float | None) -> Callable | None:
     if augmentation.policy == "autoaugment":
         return AutoAugment()
+    if augmentation.policy == "cutout":
+        return Cutout()
     if augmentation.policy == "randaugment" and magnitude:
         return RandAugment(augmentation.randaugment_layers, magnitude)
     return None

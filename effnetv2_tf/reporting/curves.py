@@ -10,6 +10,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from effnetv2_tf.reporting.files import save_figure
+
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Draws loss, accuracy, image size and learning rate over epochs, stages shaded.
@@ -30,9 +32,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         _shade_stages(axes, rows)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    temporary.replace(path)
+    save_figure(figure, path)
 
 
 def _curves(

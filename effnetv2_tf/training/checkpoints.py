@@ -6,21 +6,20 @@ arrays by name, so it depends neither on the Keras version nor on the distributi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.files import atomic_file
 
 _METADATA = "metadata.json"
 _PATTERN = re.compile(r"step-(\d{10})\.npz")
@@ -44,26 +43,6 @@ class Checkpoint:
     def step(self) -> int:
         """Optimizer steps made."""
         return int(self.metadata["step"])
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that gets its name when everything is written and on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a text file as a whole."""
-    with atomic_file(path) as file:
-        file.write(text.encode())
 
 
 def write_checkpoint(

@@ -12,7 +12,8 @@ from typing import Any
 import keras
 
 from effnetv2_tf.errors import TrainingFailure
-from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, write_text
+from effnetv2_tf.files import write_text
+from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder
 from effnetv2_tf.training.progressive import ProgressiveLearning, current_learning_rate
 from effnetv2_tf.training.state import TrainingState
 

@@ -133,7 +133,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         if dynamic is None:
             dynamic = not self.model.jit_compile
         if dynamic:
-            dataset = dataset.map(_forget_sides)
+            dataset = dataset.map(forget_sides)
         strategy = self.model.distribute_strategy
         if strategy.num_replicas_in_sync > 1:
             return strategy.experimental_distribute_dataset(dataset)
@@ -174,7 +174,7 @@ def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
 
 
 @tf.autograph.experimental.do_not_convert
-def _forget_sides(images: Any, *rest: Any) -> Any:
+def forget_sides(images: Any, *rest: Any) -> Any:
     """Types image batches (batch, None, None, channels)."""
 
     def forget(tensor: Any) -> Any:

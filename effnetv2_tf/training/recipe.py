@@ -57,7 +57,7 @@ class AugmentationSection(Section):
     crop_aspect_ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
     crop_padding: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
-    policy: Literal["randaugment", "autoaugment", "none"] = "randaugment"
+    policy: Literal["randaugment", "autoaugment", "cutout", "none"] = "randaugment"
     randaugment_layers: PositiveInt = 2
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 

@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from effnetv2_tf import __version__
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.files import write_text
 from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
-from effnetv2_tf.training.checkpoints import CheckpointFolder, write_text
+from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.ema import ExponentialMovingAverage
 from effnetv2_tf.training.monitors import (
     RunRecords,

@@ -9,11 +9,13 @@ from effnetv2_tf.data.augment.crops import (
     random_flip,
     sample_crop_window,
 )
+from effnetv2_tf.data.augment.cutout import Cutout
 from effnetv2_tf.data.augment.mixing import cutmix, mixup, mixup_and_cutmix
 from effnetv2_tf.data.augment.randaugment import RandAugment
 
 __all__ = [
     "AutoAugment",
+    "Cutout",
     "RandAugment",
     "center_crop_and_resize",
     "cutmix",

@@ -1,0 +1,96 @@
+"""Evaluates a run: `python -m effnetv2_tf.evaluate --model_dir=... [--image_sizes=224,256]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from effnetv2_tf import programs
+
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.", required=True)
+_IMAGE_SIZES = flags.DEFINE_list(
+    "image_sizes", None, "Sides in pixels, e.g. 224,256,288; the recipe's by default."
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "'last', 'best' or a checkpoint file.")
+_RAW = flags.DEFINE_bool("raw_weights", False, "Evaluate the raw weights, not their averages.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; model_dir by default.")
+
+
+def main() -> None:
+    from effnetv2_tf.training import build
+    from effnetv2_tf.training.runs import open_run
+
+    model_dir = Path(_MODEL_DIR.value)
+    output = Path(_OUTPUT.value or model_dir)
+    sizes = parse_sizes(_IMAGE_SIZES.value)
+    run = open_run(model_dir, _CHECKPOINT.value, raw=_RAW.value)
+    sizes = sizes or [build.evaluation_size(run.recipe)]
+    print(f"{run.checkpoint.path} (step {run.checkpoint.step}) on {run.evaluation.info.name}")
+    results = _evaluate_sizes(run, sizes)
+    write_results(run, results, output)
+
+
+def parse_sizes(texts: list[str] | None) -> list[int]:
+    """The numbers of --image_sizes."""
+    from effnetv2_tf.errors import UsageError
+
+    sizes = []
+    for text in texts or []:
+        if not text.strip().isdigit() or int(text) < 8:
+            raise UsageError(f"--image_sizes: expected whole numbers from 8 up, received {text!r}")
+        sizes.append(int(text))
+    return sizes
+
+
+def _evaluate_sizes(run, sizes: list[int]) -> dict:
+    from effnetv2_tf.errors import UsageError
+    from effnetv2_tf.training import build
+    from effnetv2_tf.training.evaluation import evaluate
+
+    results = {}
+    print(f"{'size':>6} {'top-1':>8} {'top-5':>8} {'images':>8} {'images/s':>9}")
+    for size in sizes:
+        dataset = build.build_evaluation_dataset(run.recipe, run.evaluation, size)
+        try:
+            result = evaluate(run.model, dataset)
+        except ValueError as error:
+            raise UsageError(f"data: {error}") from error
+        results[size] = result
+        print(
+            f"{size:>6} {result.top_1:>8.2%} {result.top_5:>8.2%} {result.images:>8} "
+            f"{result.images_per_second:>9.1f}"
+        )
+    return results
+
+
+def write_results(run, results: dict, output: Path) -> None:
+    """Writes evaluation.json and a confusion matrix for every size."""
+    import json
+
+    from effnetv2_tf.files import write_text
+    from effnetv2_tf.reporting.confusion import draw_confusion, most_confused
+
+    names = run.evaluation.info.class_names
+    output.mkdir(parents=True, exist_ok=True)
+    report = {
+        "checkpoint": str(run.checkpoint.path),
+        "step": run.checkpoint.step,
+        "data": run.evaluation.info.name,
+        "sizes": {
+            str(size): {"top_1": r.top_1, "top_5": r.top_5, "images": r.images}
+            for size, r in results.items()
+        },
+    }
+    write_text(output / "evaluation.json", json.dumps(report, indent=2) + "\n")
+    for size, result in results.items():
+        title = f"{run.recipe.name}, {size} px: {result.top_1:.2%}"
+        draw_confusion(result.confusion, names, output / f"confusion_{size}.png", title)
+        print(f"Wrote {output / f'confusion_{size}.png'}; most frequent mistakes:")
+        for true, predicted, count in most_confused(result.confusion, names):
+            print(f"  {true} taken for {predicted}: {count}")
+    print(f"Wrote {output / 'evaluation.json'}")
+
+
+if __name__ == "__main__":
+    programs.run(main)

@@ -1,0 +1,67 @@
+"""Opening a finished (or running) run's folder for evaluation and export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from effnetv2_tf.data.sources import Source
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.training import build
+from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
+from effnetv2_tf.training.recipe import Recipe
+from effnetv2_tf.training.recipe_files import load_recipe
+from effnetv2_tf.training.state import load_for_inference
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run's network with the weights of one of its checkpoints, and its data."""
+
+    recipe: Recipe
+    checkpoint: Checkpoint
+    model: keras.Model
+    evaluation: Source
+
+
+def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> OpenedRun:
+    """Builds the network of a run and loads a checkpoint into it.
+
+    Args:
+      model_dir: folder given to the training program.
+      checkpoint: `"last"`, `"best"`, or the path of a checkpoint file.
+      raw: whether to take the raw weights rather than their averages.
+
+    Raises:
+      UsageError: if the folder holds no run or no whole checkpoint.
+    """
+    path = model_dir / "recipe.yaml"
+    if not path.is_file():
+        raise UsageError(
+            f"--model_dir: expected the folder of a training run, received {str(model_dir)!r}, "
+            "which has no recipe.yaml"
+        )
+    recipe = load_recipe(path)
+    found = find_checkpoint(model_dir, checkpoint)
+    build.set_precision(recipe)
+    sources = build.open_sources(recipe)
+    model = build.build_model(
+        recipe, sources.train.info.num_classes, build.channels_of(recipe, sources.train)
+    )
+    load_for_inference(model, found.arrays, found.path, raw=raw)
+    return OpenedRun(recipe, found, model, sources.evaluation)
+
+
+def find_checkpoint(model_dir: Path, checkpoint: str = "last") -> Checkpoint:
+    """Reads the newest whole, the best or the named checkpoint of a run."""
+    folder = CheckpointFolder(model_dir / "checkpoints")
+    if checkpoint == "best":
+        return read_checkpoint(folder.best)
+    if checkpoint != "last":
+        return read_checkpoint(Path(checkpoint))
+    latest = folder.latest()
+    if latest is None:
+        raise UsageError(f"{folder.folder}: expected a checkpoint, found none that is whole")
+    return latest
