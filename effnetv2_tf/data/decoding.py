@@ -50,7 +50,9 @@ def decode_image(
         lambda: ((decode or default_decode)(encoded), tf.constant(True)),
         stand_in,
     )
-    image.set_shape((*image.shape[:2], channels) if image.shape.rank == 3 else (None, None, channels))
+    image.set_shape(
+        (*image.shape[:2], channels) if image.shape.rank == 3 else (None, None, channels)
+    )
     return image, valid
 
 

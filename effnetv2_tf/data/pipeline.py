@@ -189,9 +189,7 @@ def evaluation_dataset(
             interpolation=interpolation,
             resize_only=crop == "none",
         )
-        image = tf.ensure_shape(
-            to_channels(image, channels), (image_size, image_size, channels)
-        )
+        image = tf.ensure_shape(to_channels(image, channels), (image_size, image_size, channels))
         return image, encode_label(example["label"], info), valid
 
     examples = source.epoch(0, seed=0, start=0, shuffle=False)
@@ -232,9 +230,7 @@ def _decode_and_crop(
     source: Source,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     if augmentation.crop != "random_resized":
-        image, valid = decode_image(
-            example["image"], example["name"], channels, source.bad_records
-        )
+        image, valid = decode_image(example["image"], example["name"], channels, source.bad_records)
         return _crop(image, size, seed, augmentation), valid
     return decode_image(
         example["image"],

@@ -67,14 +67,14 @@ def build_network(
     Raises:
       ValueError: for an argument that cannot be, naming it.
     """
-    _check_arguments(include_top, classes, input_shape, pooling)
+    channels = _check_arguments(include_top, classes, input_shape, pooling)
     dropout_rate = spec.dropout_rate if dropout_rate is None else dropout_rate
     drop_path_rate = spec.drop_path_rate if drop_path_rate is None else drop_path_rate
 
     inputs = keras.Input(shape=tuple(input_shape), name="image")
     x = inputs
     if include_preprocessing:
-        preprocessing = spec.preprocessing.for_channels(input_shape[-1])
+        preprocessing = spec.preprocessing.for_channels(channels)
         x = InputNormalization(preprocessing.mean, preprocessing.std, name="normalization")(x)
     x = _stem(spec, synchronized_batch_norm, x)  # (b, h / 2, w / 2, stem)
     x = _blocks(spec, drop_path_rate, synchronized_batch_norm, x)  # (b, h / 32, w / 32, last)
@@ -151,7 +151,8 @@ def _norm(spec: NetworkSpec, synchronized: bool, name: str) -> BatchNorm:
 
 def _check_arguments(
     include_top: bool, classes: int, input_shape: Sequence[int | None], pooling: str | None
-) -> None:
+) -> int:
+    """Raises a ValueError for what cannot be; returns the number of input channels."""
     if include_top and (not isinstance(classes, int) or classes < 1):
         raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
     if len(input_shape) != 3 or not isinstance(input_shape[-1], int) or input_shape[-1] < 1:
@@ -165,3 +166,4 @@ def _check_arguments(
         )
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")
+    return input_shape[-1]

@@ -65,9 +65,7 @@ def _show(axes, image: np.ndarray, size: int, largest: int) -> None:
 
 def _label_text(label: np.ndarray, names: tuple[str, ...]) -> str:
     order = [i for i in np.argsort(-label) if label[i] > 0.005][:2]
-    return "\n".join(
-        names[i] if label[i] > 0.995 else f"{names[i]} {label[i]:.0%}" for i in order
-    )
+    return "\n".join(names[i] if label[i] > 0.995 else f"{names[i]} {label[i]:.0%}" for i in order)
 
 
 def _stage_text(stage: Stage) -> str:

@@ -50,8 +50,9 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint file; an interrupted write leaves the old file, or none."""
     text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    entries: dict[str, Any] = {_METADATA: text, **arrays}
     with atomic_file(path) as file:
-        np.savez(file, **{_METADATA: text}, **arrays)
+        np.savez(file, **entries)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -49,8 +49,7 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ign
         super().__init__()
         if decay not in ("exponential", "cosine", "constant"):
             raise ValueError(
-                "`decay` must be 'exponential', 'cosine' or 'constant'. "
-                f"Received: decay={decay!r}."
+                f"`decay` must be 'exponential', 'cosine' or 'constant'. Received: decay={decay!r}."
             )
         self.learning_rate_per_256 = learning_rate_per_256
         self.decay = decay

@@ -153,8 +153,10 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
                 return self._logs
             logs = self._keras_function(self._iterator)
             self.next_step += steps
-            self._logs = {**logs, "image_size": self.stage.image_size, "stage": self.stage.index}
-            return self._logs
+            if self.stage is not None:
+                logs = {**logs, "image_size": self.stage.image_size, "stage": self.stage.index}
+            self._logs = logs
+            return logs
 
         self.model.train_function = train_function
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Literal
 
 Interpolation = Literal["paper", "reference"]
@@ -136,8 +137,8 @@ class StageSchedule:
         batch_size: int | Sequence[int],
         image_size: tuple[int, int],
         num_stages: int = 4,
-        start: Regularization = Regularization(),  # noqa: B008 - frozen
-        end: Regularization = Regularization(),  # noqa: B008 - frozen
+        start: Regularization = Regularization(),
+        end: Regularization = Regularization(),
         interpolation: Interpolation = "paper",
         size_multiple: int = 1,
         image_sizes: Sequence[int] | None = None,
@@ -213,7 +214,7 @@ def _epochs_per_stage(epochs: int, num_stages: int, given: Sequence[int] | None)
             f"num_stages={num_stages}, epochs={epochs}."
         )
     bounds = [epochs * i // num_stages for i in range(num_stages + 1)]
-    return [last - first for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [last - first for first, last in pairwise(bounds)]
 
 
 def _image_sizes(

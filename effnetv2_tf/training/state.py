@@ -68,9 +68,7 @@ def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
     return {f"model/{variable_path(w)}": tf_variable(w) for w in model.weights}
 
 
-def averaged_weights(
-    arrays: Mapping[str, np.ndarray], model: keras.Model
-) -> dict[str, np.ndarray]:
+def averaged_weights(arrays: Mapping[str, np.ndarray], model: keras.Model) -> dict[str, np.ndarray]:
     """A checkpoint's weights for inference: the averages if it has them, else the raw ones."""
     names = list(weights_by_name(model))
     averages = sorted(name for name in arrays if name.startswith("ema/"))[1:]

@@ -115,9 +115,7 @@ class Trainer:
         if recipe.training.ema_decay is not None:
             self.ema = ExponentialMovingAverage(recipe.training.ema_decay)
             self.ema.build(self.model)
-        self.folder = CheckpointFolder(
-            self.model_dir / "checkpoints", recipe.checkpoints.keep_last
-        )
+        self.folder = CheckpointFolder(self.model_dir / "checkpoints", recipe.checkpoints.keep_last)
         self.records = RunRecords(self.model_dir / "history.csv", self.progressive)
         self.saver = SaveCheckpoints(
             self.folder,
@@ -211,7 +209,9 @@ class Trainer:
     def _stage_summaries(self) -> list[dict[str, Any]]:
         summaries = []
         for stage in self.schedule.stages:
-            rows = [r for r in self.records.rows if stage.first_epoch < r["epoch"] <= stage.last_epoch]
+            rows = [
+                r for r in self.records.rows if stage.first_epoch < r["epoch"] <= stage.last_epoch
+            ]
             summaries.append(
                 {
                     "stage": stage.index,

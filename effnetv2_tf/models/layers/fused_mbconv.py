@@ -46,7 +46,7 @@ class FusedMBConv(ResidualBlock):
         x = self.fused_norm(x, training=training)
         if self.squeeze_excite is not None:
             x = self.squeeze_excite(x)
-        if self.project is not None:
+        if self.project is not None and self.project_norm is not None:
             x = self.project(x)  # (b, h / stride, w / stride, filters)
             x = self.project_norm(x, training=training)
         if self.drop_path is not None:

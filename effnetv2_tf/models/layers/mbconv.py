@@ -55,7 +55,7 @@ class MBConv(ResidualBlock):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         x = inputs  # (b, h, w, input_filters)
-        if self.expand is not None:
+        if self.expand is not None and self.expand_norm is not None:
             x = self.expand(x)  # (b, h, w, expanded)
             x = self.expand_norm(x, training=training)
         x = self.depthwise(x)  # (b, h / stride, w / stride, expanded)

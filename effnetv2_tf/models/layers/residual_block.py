@@ -150,4 +150,3 @@ class ResidualBlock(keras_compat.Layer):
             "batch_norm_epsilon": self.batch_norm_epsilon,
             "synchronized": self.synchronized,
         }
-

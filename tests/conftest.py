@@ -1,0 +1,48 @@
+"""Settings and small networks that all tests share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # before TensorFlow is imported
+
+import keras
+import pytest
+
+from effnetv2_tf.models.network import build_network
+from effnetv2_tf.models.specs import NetworkSpec, StageSpec
+
+TINY = NetworkSpec(
+    name="tiny",
+    stages=(
+        StageSpec("fused", 3, 1, 1, 8, 1),
+        StageSpec("fused", 3, 2, 2, 8, 2),
+        StageSpec("mbconv", 3, 2, 2, 16, 2, 0.25),
+    ),
+    stem_filters=8,
+    head_filters=24,
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    """The same random numbers and the default precision for every test."""
+    keras.mixed_precision.set_global_policy("float32")
+    keras.utils.set_random_seed(0)
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture
+def tiny_spec() -> NetworkSpec:
+    """A network of every block form, that is built and run in no time."""
+    return TINY
+
+
+@pytest.fixture
+def tiny_network():
+    """Builds the tiny network; arguments as `build_network`'s."""
+
+    def build(**arguments):
+        return build_network(TINY, **{"classes": 4, **arguments})
+
+    return build
