@@ -29,7 +29,7 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, tf.data.Dataset) and not tf.distribute.has_strategy():
-            x = self._watch_first_batch(x)
+            x = self.watch_first_batch(x)
         else:
             self.check_input_range(x)
         return super().fit(x, *args, **kwargs)
@@ -43,7 +43,7 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         return super().predict(x, *args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if args and tf.is_tensor(args[0]) and tf.executing_eagerly():
+        if args and tf.executing_eagerly():
             self.check_input_range(args[0])
         return super().__call__(*args, **kwargs)
 
@@ -59,15 +59,17 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
             return
         if not np.issubdtype(sample.dtype, np.floating) or sample.size == 0:
             return
-        self._range_checked = True
         largest = float(sample.max())
+        if largest == 0:  # says nothing
+            return
+        self._range_checked = True
         if 0 < largest <= 1 and sample.min() >= 0:
             warnings.warn(_WARNING.format(largest=largest), UserWarning, stacklevel=3)
 
     def _expects_pixels(self) -> bool:
         return any(isinstance(layer, InputNormalization) for layer in self.layers)
 
-    def _watch_first_batch(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    def watch_first_batch(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """The same dataset, whose first batch passes through `check_input_range`."""
         if getattr(self, "_range_checked", False) or not self._expects_pixels():
             return dataset

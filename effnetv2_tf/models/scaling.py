@@ -24,7 +24,7 @@ def round_filters(filters: float, rounding: Rounding) -> int:
 
 def round_repeats(repeats: int, depth: float) -> int:
     """Number of blocks of a stage after depth scaling: rounded up (EfficientNet, section 3.3)."""
-    return int(math.ceil(repeats * depth))
+    return math.ceil(repeats * depth)
 
 
 def scaled_stem_filters(spec: NetworkSpec) -> int:

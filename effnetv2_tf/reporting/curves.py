@@ -28,6 +28,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     _curves(accuracy, rows, {"accuracy": "training", "val_accuracy": "held out"}, "accuracy")
     _curves(size, rows, {"image_size": "image size"}, "pixels", steps=True)
     _curves(rate, rows, {"learning_rate": "learning rate"}, "learning rate")
+    loss.set_yscale("log")
     for axes in (loss, accuracy, size, rate):
         _shade_stages(axes, rows)
         axes.set_xlabel("epoch")

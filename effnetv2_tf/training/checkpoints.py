@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -22,6 +23,17 @@ from effnetv2_tf.errors import UsageError
 from effnetv2_tf.files import atomic_file
 
 _METADATA = "metadata.json"
+# What reading an altered zip file or array may raise; NotImplementedError is a RuntimeError.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _PATTERN = re.compile(r"step-(\d{10})\.npz")
 
 
@@ -62,13 +74,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
       UsageError: if the file is missing, cut short, altered, or no checkpoint.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
         metadata = json.loads(arrays.pop(_METADATA).tobytes())
         return Checkpoint(arrays, metadata, path)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such checkpoint") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, ValueError) as error:
+    except _DAMAGE as error:
         raise UsageError(f"{path}: damaged, or not a checkpoint of this package") from error
 
 

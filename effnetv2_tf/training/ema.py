@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from effnetv2_tf import keras_compat
 from effnetv2_tf.keras_compat import tf_variable
 
 
@@ -54,6 +53,8 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.build(self.model)
+        if self._applied:  # validation was interrupted, and `on_test_end` not called
+            self._swap()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._update()

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.training.drop_rates import DropRates
 from effnetv2_tf.training.schedule import Stage, StageSchedule
 
@@ -69,6 +70,8 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self._keras_function: Any = None
         self._logs: Any = None
         self._step_on_begin = 0
+        self._step_is_ours = False
+        self._static_size: int | None = None  # of the last trace
 
     def fit_dataset(self) -> tf.data.Dataset:
         """The `x` for `fit`: it only counts the steps; the callback draws the real batches."""
@@ -98,6 +101,9 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         if self.stage != stage:
             self._enter(stage)
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._step_is_ours = True
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None and self.stage is not None:
             logs.update(self._stage_logs(self.stage))
@@ -110,7 +116,12 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _enter(self, stage: Stage) -> None:
         self.stage = stage
-        if self._set_drop_rates(stage):
+        traced_anew = self._set_drop_rates(stage)
+        if not self._sizes_are_dynamic():
+            # A traced function that meets a second size would replace both by "any size".
+            traced_anew |= self._static_size not in (None, stage.image_size)
+            self._static_size = stage.image_size
+        if traced_anew:
             self.model.make_train_function(force=True)
             self._install()
         self._iterator = iter(self._dataset(stage))
@@ -129,15 +140,19 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             dataset = self.make_dataset(stage, start_step=self.next_step).repeat()
         else:
             dataset = self.make_dataset(stage).repeat().skip(self.next_step - stage.first_step)
-        dynamic = self.dynamic_sizes
-        if dynamic is None:
-            dynamic = not self.model.jit_compile
-        if dynamic:
+        if self._sizes_are_dynamic():
             dataset = dataset.map(forget_sides)
+        if isinstance(self.model, EfficientNet):
+            dataset = self.model.watch_first_batch(dataset)
         strategy = self.model.distribute_strategy
         if strategy.num_replicas_in_sync > 1:
             return strategy.experimental_distribute_dataset(dataset)
         return dataset
+
+    def _sizes_are_dynamic(self) -> bool:
+        if self.dynamic_sizes is None:
+            return not self.model.jit_compile
+        return self.dynamic_sizes
 
     def _install(self) -> None:
         """Makes `fit` draw from this callback's iterator.
@@ -145,10 +160,16 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         Keras builds its own iterator before any callback is called and keeps it in a local
         variable, so what it calls at every step is replaced instead.
         """
-        self._keras_function = self.model.train_function
+        # A `fit` that ended by an exception has left its wrapper in place.
+        current = self.model.train_function
+        self._keras_function = getattr(current, "keras_function", current)
         steps = self.model.steps_per_execution if keras_compat.KERAS_3 else 1
 
-        def train_function(_: Any) -> Any:
+        def train_function(iterator: Any) -> Any:
+            if not self._step_is_ours:  # another `fit`, after ours ended by an exception
+                self.model.train_function = self._keras_function
+                return self._keras_function(iterator)
+            self._step_is_ours = False
             if self.next_step >= self.epoch_end_step:
                 return self._logs
             logs = self._keras_function(self._iterator)
@@ -158,6 +179,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             self._logs = logs
             return logs
 
+        train_function.keras_function = self._keras_function  # type: ignore[attr-defined]
         self.model.train_function = train_function
 
     def _stage_logs(self, stage: Stage) -> dict[str, float]:

@@ -224,6 +224,8 @@ def _image_sizes(
     size_multiple: int,
     given: Sequence[int] | None,
 ) -> list[int]:
+    if size_multiple < 1:
+        raise ValueError(f"`size_multiple` must be at least 1. Received: {size_multiple}.")
     if given is not None:
         if len(given) != num_stages:
             raise ValueError(

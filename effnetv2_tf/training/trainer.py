@@ -60,7 +60,7 @@ class Trainer:
         self.model_dir = Path(model_dir)
         self.strategy = strategy or tf.distribute.get_strategy()
         self.verbose = verbose
-        self._claim_folder()
+        self._check_folder()
         keras.utils.set_random_seed(recipe.seed)
         build.set_precision(recipe)
         self.sources = build.open_sources(recipe)
@@ -75,6 +75,7 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """Trains to the end and writes the artefacts; returns the summary."""
+        self._claim_folder()
         first_epoch = self._resume()
         if first_epoch < self.schedule.epochs:
             self.model.fit(
@@ -91,19 +92,21 @@ class Trainer:
             )
         return self._finish()
 
-    def _claim_folder(self) -> None:
-        """Makes the folder and writes the resolved recipe, or checks that it is the same."""
+    def _check_folder(self) -> None:
+        """Refuses a folder that holds a run of another recipe."""
         path = self.model_dir / "recipe.yaml"
+        changed = _changed_keys(self.recipe, path) if path.is_file() else []
+        if changed:
+            raise UsageError(
+                f"--model_dir: {self.model_dir} holds a run of another recipe: "
+                f"{', '.join(changed)} differ; choose another folder, or remove it"
+            )
+
+    def _claim_folder(self) -> None:
+        """Makes the folder and writes the resolved recipe."""
         try:
             self.model_dir.mkdir(parents=True, exist_ok=True)
-            if path.is_file():
-                changed = _changed_keys(self.recipe, path)
-                if changed:
-                    raise UsageError(
-                        f"--model_dir: {self.model_dir} holds a run of another recipe: "
-                        f"{', '.join(changed)} differ; choose another folder, or remove it"
-                    )
-            write_text(path, dump_recipe(self.recipe))
+            write_text(self.model_dir / "recipe.yaml", dump_recipe(self.recipe))
         except OSError as error:
             raise UsageError(f"--model_dir: cannot write to {self.model_dir}: {error}") from error
 

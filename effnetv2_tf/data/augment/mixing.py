@@ -25,7 +25,10 @@ def mixup(images: tf.Tensor, labels: tf.Tensor, alpha: float, seed: tf.Tensor) -
     """Blends each image and label with those of its predecessor.
 
     images = lambda * images + (1 - lambda) * predecessors, and the same for labels, with
-    lambda ~ Beta(alpha, alpha) per image (equation 1 of the paper).
+    lambda ~ Beta(alpha, alpha) per image (equation 1 of the paper), folded to the larger of
+    lambda and 1 - lambda. A pair mixed by either is the same in distribution, but with small
+    alpha half of the unfolded shares lie near 0: those images would be lost for the batch and
+    their predecessors seen twice.
 
     Args:
       images: Float [B, H, W, C].
@@ -44,6 +47,7 @@ def mixup(images: tf.Tensor, labels: tf.Tensor, alpha: float, seed: tf.Tensor) -
     if alpha == 0:
         return images, labels
     shares = _beta([tf.shape(images)[0]], alpha, salted_seed(seed, _MIXUP_SALT))  # [B]
+    shares = tf.maximum(shares, 1.0 - shares)
     image_shares = tf.cast(shares, images.dtype)[:, tf.newaxis, tf.newaxis, tf.newaxis]
     partners = _predecessors(images)
     mixed = partners + image_shares * (images - partners)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.activations import get_activation
 
 
 @keras_compat.register_serializable("effnetv2_tf")
@@ -22,7 +22,7 @@ class BatchNorm(keras_compat.Layer):
     Args:
       momentum: share of the old moving statistics kept at each step.
       epsilon: added to the variance.
-      activation: name or function applied to the result; None for none.
+      activation: name of a Keras activation applied to the result; None for none.
       synchronized: whether replicas of a distribution strategy normalise with the
         statistics of the global batch rather than their own share of it.
 
@@ -33,7 +33,7 @@ class BatchNorm(keras_compat.Layer):
         self,
         momentum: float = 0.9,
         epsilon: float = 1e-3,
-        activation: Any = None,
+        activation: str | None = None,
         synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -44,7 +44,8 @@ class BatchNorm(keras_compat.Layer):
             )
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)
-        self.activation = keras.activations.get(activation)
+        self.activation = activation
+        self._activate = get_activation(activation)
         self.synchronized = synchronized
 
     def build(self, input_shape: Any) -> None:
@@ -64,7 +65,7 @@ class BatchNorm(keras_compat.Layer):
             outputs = self._normalize_with_global_batch(inputs)
         else:
             outputs = self._normalize_with_batch(inputs)
-        return self.activation(outputs)
+        return self._activate(outputs)
 
     def _normalize_with_moving_statistics(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.raw_ops.FusedBatchNormV3(
@@ -117,6 +118,6 @@ class BatchNorm(keras_compat.Layer):
             **super().get_config(),
             "momentum": self.momentum,
             "epsilon": self.epsilon,
-            "activation": keras.activations.serialize(self.activation),
+            "activation": self.activation,
             "synchronized": self.synchronized,
         }

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.activations import get_activation
 from effnetv2_tf.models.layers.initializers import conv_initializer
 
 
@@ -21,7 +22,7 @@ class PointwiseConv2D(keras_compat.Layer):
     Args:
       filters: output channels.
       use_bias: whether to add a bias.
-      activation: name or function applied to the result; None for none.
+      activation: name of a Keras activation applied to the result; None for none.
       kernel_initializer: as in Keras; the reference's by default.
 
     Input: (batch, height, width, channels); output: (batch, height, width, filters).
@@ -31,7 +32,7 @@ class PointwiseConv2D(keras_compat.Layer):
         self,
         filters: int,
         use_bias: bool = False,
-        activation: Any = None,
+        activation: str | None = None,
         kernel_initializer: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -42,7 +43,8 @@ class PointwiseConv2D(keras_compat.Layer):
             )
         self.filters = filters
         self.use_bias = use_bias
-        self.activation = keras.activations.get(activation)
+        self.activation = activation
+        self._activate = get_activation(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or conv_initializer())
 
     def build(self, input_shape: Any) -> None:
@@ -66,7 +68,7 @@ class PointwiseConv2D(keras_compat.Layer):
         if self.bias is not None:
             outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias, outputs.dtype))
         outputs = tf.reshape(outputs, _replace_last(inputs, self.filters))
-        return self.activation(outputs)
+        return self._activate(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.filters)
@@ -76,7 +78,7 @@ class PointwiseConv2D(keras_compat.Layer):
             **super().get_config(),
             "filters": self.filters,
             "use_bias": self.use_bias,
-            "activation": keras.activations.serialize(self.activation),
+            "activation": self.activation,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 

@@ -54,6 +54,13 @@ def test_mixup_blends_images_and_labels_by_the_same_share() -> None:
     np.testing.assert_allclose(tf.reduce_sum(mixed_labels, axis=1), 1.0, atol=1e-6)
 
 
+def test_mixup_keeps_every_image_the_larger_part_of_its_mixture() -> None:
+    _, labels = mixup(constant_images(512), tf.eye(512), 0.1, SEED)
+    own = tf.linalg.diag_part(labels).numpy()
+    assert own.min() >= 0.5, "an image has become its predecessor"
+    assert own.max() > 0.99 and own.min() < 0.75, "the shares do not vary"
+
+
 def test_cutmix_pastes_one_box_and_its_label_share_is_exact() -> None:
     batch, height, width = 64, 13, 17
     labels = tf.eye(batch)
