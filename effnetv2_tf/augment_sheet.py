@@ -15,11 +15,13 @@ _SET = flags.DEFINE_multi_string("set", [], "Overrides one key of the recipe; re
 
 
 def main() -> None:
-    from effnetv2_tf.reporting.augment_sheet import draw_augment_sheet
-    from effnetv2_tf.training import build
     from effnetv2_tf.training.recipe_files import load_recipe
 
     recipe = load_recipe(_CONFIG.value, _SET.value)
+    programs.import_tensorflow()
+    from effnetv2_tf.reporting.augment_sheet import draw_augment_sheet
+    from effnetv2_tf.training import build
+
     source = build.open_sources(recipe).train
     schedule = build.build_schedule(recipe, source.info.num_examples)
     pipeline = build.build_training_pipeline(recipe, source)

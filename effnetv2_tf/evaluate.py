@@ -18,12 +18,13 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; model_dir
 
 
 def main() -> None:
-    from effnetv2_tf.training import build
-    from effnetv2_tf.training.runs import open_run
-
     model_dir = Path(_MODEL_DIR.value)
     output = Path(_OUTPUT.value or model_dir)
     sizes = parse_sizes(_IMAGE_SIZES.value)
+    programs.import_tensorflow()
+    from effnetv2_tf.training import build
+    from effnetv2_tf.training.runs import open_run
+
     run = open_run(model_dir, _CHECKPOINT.value, raw=_RAW.value)
     sizes = sizes or [build.evaluation_size(run.recipe)]
     print(f"{run.checkpoint.path} (step {run.checkpoint.step}) on {run.evaluation.info.name}")

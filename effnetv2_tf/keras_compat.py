@@ -76,15 +76,16 @@ class RandomSeeds:
         """Returns the next seed, an int64 tensor of shape (2,)."""
         position = tf.identity(self.position)
         self.position.assign_add(1)
-        return tf.stack([self.seed + _replica_offset(), position])
+        return tf.stack([_replica_seed(self.seed), position])
 
 
-def _replica_offset() -> tf.Tensor:
+def _replica_seed(seed: int) -> tf.Tensor:
     """Keeps the replicas of a distribution strategy from drawing the same numbers."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
-        return tf.constant(0, tf.int64)
-    return tf.cast(context.replica_id_in_sync_group, tf.int64) << 32
+        return tf.constant(seed, tf.int64)
+    replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+    return seed + tf.bitwise.left_shift(replica, tf.constant(32, tf.int64))
 
 
 def draw_seed(seed: int | None) -> int:
@@ -117,7 +118,7 @@ def optimizer_variables(optimizer: Any) -> list:
 
 
 def set_float_precision(name: str) -> None:
-    """Sets Keras's default policy: `float32`, `mixed_bfloat16` or `mixed_float16`."""
+    """Sets Keras's default policy: `float32` or `mixed_bfloat16`."""
     keras.mixed_precision.set_global_policy(name)
 
 
@@ -132,6 +133,18 @@ def learning_rate_value(optimizer: Any) -> Any:
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return rate(tf_variable(optimizer.iterations))
     return tf.convert_to_tensor(optimizer.learning_rate)
+
+
+def build_metrics(model: keras.Model, outputs: tf.Tensor) -> None:
+    """Creates the variables of a compiled model's metrics, as the first step else does.
+
+    `outputs` have the type of the model's single output, and of the labels.
+    """
+    if KERAS_3:
+        model._compile_metrics.build(outputs, outputs)
+    else:
+        model.compiled_loss.build(outputs)
+        model.compiled_metrics.build(outputs, outputs)
 
 
 def random_state_variables(model: keras.Model) -> list:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -22,6 +25,43 @@ def prepare_environment() -> None:
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and looks for devices, without the notes that both print.
+
+    They go to the standard error stream from C++ code before any log level holds. If
+    something fails, they are printed after all.
+    """
+    if absl_logging.get_verbosity() >= absl_logging.DEBUG:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+        return
+    with _quiet_standard_error():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    tf.get_logger().setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _quiet_standard_error() -> Iterator[None]:
+    """Keeps what is written to file descriptor 2 back; shows it if an exception comes up."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            notes.seek(0)
+            shutil.copyfileobj(notes, sys.stderr.buffer)
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def run(main: Callable[[], None]) -> None:

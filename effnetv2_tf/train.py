@@ -28,11 +28,13 @@ _PROGRESS = flags.DEFINE_enum("progress", "bar", ["bar", "lines", "none"], "Prog
 
 
 def main() -> None:
-    from effnetv2_tf.training.distribution import choose_strategy
     from effnetv2_tf.training.recipe_files import load_recipe
-    from effnetv2_tf.training.trainer import Trainer
 
     recipe = load_recipe(_CONFIG.value, _SET.value)
+    programs.import_tensorflow()
+    from effnetv2_tf.training.distribution import choose_strategy
+    from effnetv2_tf.training.trainer import Trainer
+
     strategy, reason = choose_strategy(_STRATEGY.value, _TPU.value, _DEVICES.value)
     print(reason)
     verbose = {"bar": 1, "lines": 2, "none": 0}[_PROGRESS.value]

@@ -181,9 +181,10 @@ def _optimizer_class(section: OptimizerSection) -> type:
 def compile_model(
     model: keras.Model, recipe: Recipe, optimizer: keras.optimizers.Optimizer
 ) -> None:
-    """Compiles with the recipe's loss and metrics and builds the optimizer's variables.
+    """Compiles with the recipe's loss and metrics and builds their and the optimizer's variables.
 
-    The optimizer is built here because otherwise Keras's first step is traced twice.
+    The optimizer is built here because otherwise Keras's first step is traced twice, the
+    metrics so that a resumed run can restore the sums of an interrupted epoch.
     """
     smoothing = recipe.training.label_smoothing
     classes = model.output_shape[-1]
@@ -204,6 +205,7 @@ def compile_model(
         steps_per_execution=recipe.training.steps_per_execution,
     )
     optimizer.build(model.trainable_variables)
+    keras_compat.build_metrics(model, tf.zeros([1, classes]))
 
 
 def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:

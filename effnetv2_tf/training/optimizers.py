@@ -52,8 +52,37 @@ def _add_l2(gradient: Any, variable: Any, l2: float) -> Any:
     return gradient + (l2 / replicas) * tf.cast(tf_variable(variable), gradient.dtype)
 
 
+class _SharedConstants:
+    """Tensors of the graph being built that the updates of all variables use."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[tuple[str, tf.DType], tf.Tensor] = {}
+
+    def get(self, name: str, value: Any, dtype: tf.DType) -> tf.Tensor:
+        if (name, dtype) not in self._tensors:
+            self._tensors[name, dtype] = tf.cast(value, dtype)
+        return self._tensors[name, dtype]
+
+
 class _OneOpUpdate(CoupledL2):
     """Chooses between the one-operation update and Keras's."""
+
+    def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
+        self._constants = _SharedConstants()
+        try:
+            return super().apply_gradients(grads_and_vars, **kwargs)
+        finally:
+            self._constants = None
+
+    def _distributed_tf_update_step(
+        self, distribution: Any, grads_and_vars: Any, learning_rate: Any
+    ) -> None:
+        if tf.distribute.has_strategy():
+            super()._distributed_tf_update_step(distribution, grads_and_vars, learning_rate)  # type: ignore[misc]
+            return
+        # Keras goes through the strategy for each variable, a noticeable part of tracing.
+        for gradient, variable in grads_and_vars:
+            self.update_step(gradient, variable, learning_rate)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
         if isinstance(gradient, tf.IndexedSlices) or not self._has_one_op():
@@ -63,8 +92,13 @@ class _OneOpUpdate(CoupledL2):
         target = tf_variable(variable)
         if learning_rate is None:
             learning_rate = self.learning_rate  # type: ignore[attr-defined]
-        rate = tf.cast(learning_rate, target.dtype)
+        rate = self._constant("learning_rate", learning_rate, target.dtype)
         self._update(target, tf.cast(gradient, target.dtype), rate)
+
+    def _constant(self, name: str, value: Any, dtype: tf.DType) -> tf.Tensor:
+        """`value` as a tensor, made once for all variables of an update."""
+        constants = getattr(self, "_constants", None) or _SharedConstants()
+        return constants.get(name, value, dtype)
 
     def _has_one_op(self) -> bool:
         return True
@@ -107,9 +141,9 @@ class RMSProp(_OneOpUpdate, keras.optimizers.RMSprop):  # type: ignore[misc]
             ms=self._slot(self._velocities, variable),
             mom=self._slot(self._momentums, variable),
             lr=rate,
-            rho=tf.constant(self.rho, variable.dtype),
-            momentum=tf.constant(self.momentum, variable.dtype),
-            epsilon=tf.constant(self.epsilon, variable.dtype),
+            rho=self._constant("rho", self.rho, variable.dtype),
+            momentum=self._constant("momentum", self.momentum, variable.dtype),
+            epsilon=self._constant("epsilon", self.epsilon, variable.dtype),
             grad=gradient,
         )
 
@@ -134,7 +168,7 @@ class SGD(_OneOpUpdate, keras.optimizers.SGD):  # type: ignore[misc]
             accum=self._slot(self.momentums, variable),
             lr=rate,
             grad=gradient,
-            momentum=tf.constant(self.momentum, variable.dtype),
+            momentum=self._constant("momentum", self.momentum, variable.dtype),
             use_nesterov=self.nesterov,
         )
 
@@ -154,9 +188,10 @@ class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
         return not self.amsgrad
 
     def _update(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
-        step = tf.cast(tf_variable(self.iterations) + 1, variable.dtype)
-        beta_1 = tf.constant(self.beta_1, variable.dtype)
-        beta_2 = tf.constant(self.beta_2, variable.dtype)
+        dtype = variable.dtype
+        beta_1 = self._constant("beta_1", self.beta_1, dtype)
+        beta_2 = self._constant("beta_2", self.beta_2, dtype)
+        step = self._constant("step", tf_variable(self.iterations) + 1, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._slot(self._momentums, variable),
@@ -166,7 +201,7 @@ class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
             lr=rate,
             beta1=beta_1,
             beta2=beta_2,
-            epsilon=tf.constant(self.epsilon, variable.dtype),
+            epsilon=self._constant("epsilon", self.epsilon, variable.dtype),
             grad=gradient,
         )
 

@@ -126,7 +126,7 @@ class TrainingSection(Section):
 
     epochs: PositiveInt
     batch_size: PositiveInt
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
     loss: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: Rate = 0.1
     class_weights: Literal["balanced"] | dict[int, NonNegative] | None = None

@@ -232,17 +232,24 @@ def _image_sizes(
                 f"`image_sizes` must hold {num_stages} numbers (`num_stages`). "
                 f"Received: {list(given)}."
             )
-        sizes = list(given)
+        sizes = [round_size(size, size_multiple) for size in given]
     else:
         first, last = image_size
         shares = [stage_share(i, num_stages, interpolation) for i in range(num_stages)]
-        sizes = [int(first + (last - first) * share + 1e-6) for share in shares]
-    sizes = [round(size / size_multiple) * size_multiple for size in sizes]
+        exact = [first + (last - first) * share for share in shares]
+        sizes = [round_size(size, size_multiple) for size in exact]
     if min(sizes) < MIN_IMAGE_SIZE:
         raise ValueError(
             f"Image sizes must be at least {MIN_IMAGE_SIZE} pixels. Received: {sizes}."
         )
     return sizes
+
+
+def round_size(size: float, multiple: int) -> int:
+    """Rounds a side in pixels to the nearest multiple; with multiple 1, down, as the papers."""
+    if multiple == 1:
+        return int(size + 1e-6)
+    return int(size / multiple + 0.5) * multiple
 
 
 def _batch_sizes(batch_size: int | Sequence[int], num_stages: int, num_examples: int) -> list[int]:

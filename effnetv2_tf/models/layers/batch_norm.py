@@ -38,9 +38,9 @@ class BatchNorm(keras_compat.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= momentum <= 1:
+        if not 0 < momentum <= 1:
             raise ValueError(
-                f"BatchNorm: `momentum` must lie in [0, 1]. Received: momentum={momentum}."
+                f"BatchNorm: `momentum` must lie in (0, 1]. Received: momentum={momentum}."
             )
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)
@@ -83,12 +83,15 @@ class BatchNorm(keras_compat.Layer):
             x=inputs,
             scale=tf.convert_to_tensor(self.gamma),
             offset=tf.convert_to_tensor(self.beta),
-            mean=tf.constant([], tf.float32),
-            variance=tf.constant([], tf.float32),
+            mean=tf.convert_to_tensor(self.moving_mean),
+            variance=tf.convert_to_tensor(self.moving_variance),
             epsilon=self.epsilon,
+            exponential_avg_factor=1.0 - self.momentum,
             is_training=True,
         )
-        self._update_moving_statistics(result.batch_mean, result.batch_variance)
+        # With a factor below 1 these are the new moving statistics, not the batch's.
+        keras_compat.tf_variable(self.moving_mean).assign(result.batch_mean)
+        keras_compat.tf_variable(self.moving_variance).assign(result.batch_variance)
         return result.y
 
     def _normalize_with_global_batch(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -100,15 +103,12 @@ class BatchNorm(keras_compat.Layer):
         mean = total / count
         variance = tf.maximum(total_squares / count - mean * mean, 0.0)
         unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
-        self._update_moving_statistics(mean, unbiased)
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            variable = keras_compat.tf_variable(moving)
+            variable.assign_sub((variable - tf.stop_gradient(batch)) * (1.0 - self.momentum))
         scale = tf.math.rsqrt(variance + self.epsilon) * tf.convert_to_tensor(self.gamma)
         offset = tf.convert_to_tensor(self.beta) - mean * scale
         return tf.cast(x * scale + offset, inputs.dtype)
-
-    def _update_moving_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            variable = keras_compat.tf_variable(moving)
-            variable.assign_sub((variable - tf.stop_gradient(batch)) * (1.0 - self.momentum))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -62,7 +62,7 @@ class PointwiseConv2D(keras_compat.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         channels = inputs.shape[-1]
-        matrix = tf.reshape(self.kernel, [channels, self.filters])
+        matrix = tf.reshape(tf.convert_to_tensor(self.kernel), [channels, self.filters])
         rows = tf.reshape(inputs, [-1, channels])  # (b*h*w, in)
         outputs = tf.matmul(rows, matrix)  # (b*h*w, filters)
         if self.bias is not None:
