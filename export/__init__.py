@@ -1,1 +1,61 @@
-"""Exports of trained networks."""
+"""Exports of trained networks: SavedModel, TFLite, ONNX, each checked in its own runtime.
+
+`python -m effnetv2_tf.export` from the command line; from Python:
+
+    from effnetv2_tf.export import export, load_model_dir
+    report = export(load_model_dir("runs/mine"), "exported", ["savedmodel", "tflite", "onnx"])
+
+The names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effnetv2_tf.export.deploy_graph import DeployGraph, build_deploy_graph
+    from effnetv2_tf.export.exporter import ExportOptions, export
+    from effnetv2_tf.export.loading import (
+        Exportable,
+        load_keras_file,
+        load_model_dir,
+        wrap_model,
+    )
+    from effnetv2_tf.export.onnx import export_onnx
+    from effnetv2_tf.export.savedmodel import export_savedmodel
+    from effnetv2_tf.export.tflite import export_tflite
+
+_HOMES = {
+    "deploy_graph": ("DeployGraph", "build_deploy_graph"),
+    "exporter": ("ExportOptions", "export"),
+    "loading": ("Exportable", "load_keras_file", "load_model_dir", "wrap_model"),
+    "onnx": ("export_onnx",),
+    "savedmodel": ("export_savedmodel",),
+    "tflite": ("export_tflite",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "DeployGraph",
+    "ExportOptions",
+    "Exportable",
+    "build_deploy_graph",
+    "export",
+    "export_onnx",
+    "export_savedmodel",
+    "export_tflite",
+    "load_keras_file",
+    "load_model_dir",
+    "wrap_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

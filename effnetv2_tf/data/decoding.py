@@ -58,7 +58,8 @@ def decode_image(
 
 def _grey_pixel(channels: int) -> bytes:
     """A PNG file of one grey pixel."""
-    return tf.io.encode_png(np.full((1, 1, channels), 128, np.uint8)).numpy()
+    with tf.init_scope():  # eagerly, also while a tf.data function is traced
+        return tf.io.encode_png(np.full((1, 1, channels), 128, np.uint8)).numpy()
 
 
 def replace_invalid(

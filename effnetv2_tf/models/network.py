@@ -61,8 +61,8 @@ def build_network(
 
     Returns:
       A Keras model from (batch, height, width, channels) to (batch, classes); without the
-      top to (batch, height / 32, width / 32, filters) or (batch, filters). Outputs are
-      float32 under any precision.
+      top to (batch, height / 32, width / 32, filters) or (batch, filters). Under
+      any precision these are float32, but for the feature map.
 
     Raises:
       ValueError: for an argument that cannot be, naming it.

@@ -57,4 +57,4 @@ def drop_path_rates(last_rate: float, blocks: int) -> tuple[float, ...]:
     """
     if blocks == 1:
         return (last_rate,)
-    return tuple(last_rate * index / (blocks - 1) for index in range(blocks))
+    return tuple(last_rate * (index / (blocks - 1)) for index in range(blocks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.data.pipeline import Augmentation, TrainingPipeline, evaluation_dataset
-from effnetv2_tf.data.sources import DataError, Source, open_source
+from effnetv2_tf.data.sources import KINDS, DataError, Source, TooManyBadRecords, open_source
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models.efficientnet import load_weights
 from effnetv2_tf.models.network import build_network
@@ -65,14 +66,15 @@ def open_split(recipe: Recipe, split: str, train: Source | None = None) -> Sourc
     options = dict(recipe.data.options)
     if train is not None and recipe.data.source == "image_folder":
         options.setdefault("class_names", train.info.class_names)
+    kind = KINDS.get(recipe.data.source)
+    if kind is not None and "max_bad_share" in inspect.signature(kind).parameters:
+        options.setdefault("max_bad_share", recipe.data.max_bad_share)
     try:
-        source = open_source(recipe.data.source, split, **options)
+        return open_source(recipe.data.source, split, **options)
     except TypeError as error:
         raise UsageError(f"data.options: {error}") from error
-    except (DataError, OSError) as error:
+    except (DataError, TooManyBadRecords, OSError) as error:
         raise UsageError(f"data: {error}") from error
-    source.bad_records.max_share = recipe.data.max_bad_share
-    return source
 
 
 def network_spec(section: ModelSection) -> NetworkSpec:

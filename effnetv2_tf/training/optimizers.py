@@ -8,6 +8,7 @@ operation (sparse gradients, centred RMSProp, AMSGrad) they do what Keras does.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -36,9 +37,18 @@ class CoupledL2:
 
     def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
         pairs = list(grads_and_vars)
-        if self.l2:
+        if self.l2 and not keras_compat.KERAS_3:  # there it calls `apply`
             pairs = [(_add_l2(g, v, self.l2), v) for g, v in pairs]
         return super().apply_gradients(pairs, **kwargs)  # type: ignore[misc]
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        """Keras 3's entry; its loss scaling calls this one directly."""
+        if self.l2:
+            variables = trainable_variables
+            if variables is None:
+                variables = self._trainable_variables  # type: ignore[attr-defined]
+            grads = [_add_l2(g, v, self.l2) for g, v in zip(grads, variables, strict=True)]
+        return super().apply(grads, trainable_variables)  # type: ignore[misc]
 
     def get_config(self) -> dict:
         return {**super().get_config(), "l2": self.l2}  # type: ignore[misc]
@@ -206,6 +216,8 @@ class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
         )
 
 
+@functools.cache
 def with_coupled_l2(optimizer_class: type) -> type:
     """A Keras optimizer class that also takes `l2`, see `CoupledL2`."""
-    return type(f"{optimizer_class.__name__}WithL2", (CoupledL2, optimizer_class), {})
+    new_class = type(f"{optimizer_class.__name__}WithL2", (CoupledL2, optimizer_class), {})
+    return keras_compat.register_serializable("effnetv2_tf")(new_class)

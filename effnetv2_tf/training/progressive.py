@@ -48,8 +48,8 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         needed. If it takes a second argument `start_step`, it is given the number of
         optimizer steps already made and must begin there by itself (which can be free).
       dynamic_sizes: whether batches are typed (batch, None, None, channels), so that one
-        trace serves all stages. None: unless the model is compiled with XLA, which needs
-        static sizes and compiles once for every stage.
+        trace serves all stages. None: unless XLA is used (by `jit_compile` or on a TPU),
+        which needs static sizes and compiles once for every stage.
     """
 
     def __init__(
@@ -150,9 +150,10 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         return dataset
 
     def _sizes_are_dynamic(self) -> bool:
-        if self.dynamic_sizes is None:
-            return not self.model.jit_compile
-        return self.dynamic_sizes
+        if self.dynamic_sizes is not None:
+            return self.dynamic_sizes
+        on_tpu = isinstance(self.model.distribute_strategy, tf.distribute.TPUStrategy)
+        return not (self.model.jit_compile or on_tpu)
 
     def _install(self) -> None:
         """Makes `fit` draw from this callback's iterator.

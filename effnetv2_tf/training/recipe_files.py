@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,21 @@ from pydantic import BaseModel, ValidationError
 
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.training.recipe import Recipe
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice, where YAML would silently take the second."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return node
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -25,11 +41,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = _find(Path(path))
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not a text file in UTF-8") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise UsageError(f"{path}{line}: not valid YAML: {problem}") from error
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: expected a mapping of sections, received {_kind(tree)}")
@@ -109,8 +127,7 @@ def _describe(error: ValidationError) -> str:
     received = first.get("input")
     hint = ""
     if first["type"] == "literal_error" and isinstance(received, str):
-        hint = suggestion(received, first["ctx"]["expected"].replace("'", "").split(" or "))
-        hint = hint or suggestion(received, first["ctx"]["expected"].replace("'", "").split(", "))
+        hint = suggestion(received, re.findall("'([^']*)'", first["ctx"]["expected"]))
     return f"{key}: {expected}, received {received!r}{hint}{more}"
 
 

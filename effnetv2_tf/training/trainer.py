@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf import __version__
-from effnetv2_tf.errors import UsageError
+from effnetv2_tf.data.sources import TooManyBadRecords
+from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.files import write_text
 from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
@@ -78,19 +79,32 @@ class Trainer:
         self._claim_folder()
         first_epoch = self._resume()
         if first_epoch < self.schedule.epochs:
-            self.model.fit(
-                self.progressive.fit_dataset(),
-                epochs=self.schedule.epochs,
-                initial_epoch=first_epoch,
-                validation_data=build.build_evaluation_dataset(
-                    self.recipe, self.sources.evaluation
-                ),
-                validation_freq=self._validation_epochs(),
-                callbacks=self.callbacks,
-                shuffle=False,  # the pipeline shuffles
-                verbose=self.verbose,
-            )
+            try:
+                self._fit(first_epoch)
+            except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
+                self._report_bad_records(error)
+                raise
         return self._finish()
+
+    def _fit(self, first_epoch: int) -> None:
+        self.model.fit(
+            self.progressive.fit_dataset(),
+            epochs=self.schedule.epochs,
+            initial_epoch=first_epoch,
+            validation_data=build.build_evaluation_dataset(self.recipe, self.sources.evaluation),
+            validation_freq=self._validation_epochs(),
+            callbacks=self.callbacks,
+            shuffle=False,  # the pipeline shuffles
+            verbose=self.verbose,
+        )
+
+    def _report_bad_records(self, cause: Exception) -> None:
+        """Raises a one-line TrainingFailure if a source has too many bad records."""
+        for source in (self.sources.train, self.sources.evaluation):
+            try:
+                source.bad_records.check()
+            except TooManyBadRecords as error:
+                raise TrainingFailure(f"data: {error}") from cause
 
     def _check_folder(self) -> None:
         """Refuses a folder that holds a run of another recipe."""
@@ -173,8 +187,11 @@ class Trainer:
         return summary
 
     def _save_model(self) -> None:
+        """Saves the network alone: whoever loads it needs neither optimizer nor loss."""
         temporary = self.model_dir / ".model.keras.tmp.keras"
-        self.model.save(temporary)
+        network = type(self.model).from_config(self.model.get_config())
+        network.set_weights(self.model.get_weights())
+        network.save(temporary)
         temporary.replace(self.model_dir / "model.keras")
 
     def _summary(self) -> dict[str, Any]:

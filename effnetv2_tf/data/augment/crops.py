@@ -308,7 +308,9 @@ def _random_window(
 
 def _crop(image: tf.Tensor, window: Window) -> tf.Tensor:
     y, x, height, width = window
-    return tf.slice(image, tf.stack([y, x, 0]), tf.stack([height, width, -1]))
+    cropped = tf.slice(image, tf.stack([y, x, 0]), tf.stack([height, width, -1]))
+    cropped.set_shape([None, None, image.shape[-1]])
+    return cropped
 
 
 def _decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:

@@ -1,0 +1,202 @@
+"""The deploy graph: a network in the form that is exported.
+
+float32, weights as constants, batch norms folded into the convolutions before them (in
+float64), 1x1 convolutions as convolutions, dropout and stochastic depth gone. Every exporter
+starts from it; no training model is ever handed to a converter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from effnetv2_tf.export.folding import NotFoldable, convolutions, fold, layers_in_order
+from effnetv2_tf.export.graph_steps import KerasNetwork, Normalization, Step, activate
+
+from effnetv2_tf.errors import UsageError
+
+INPUT_NAME = "image"
+_PROBABILITIES = ("softmax", "sigmoid")
+
+
+@dataclass(frozen=True)
+class DeployGraph:
+    """Images to the outputs of a network, in plain TensorFlow operations.
+
+    Attributes:
+      name: of the network.
+      channels: of the images.
+      image_shape: (height, width) in pixels, None for a side that may vary.
+      normalization: from pixels in [0, 255] to what `steps` take; None if the network takes
+        images as they are.
+      steps: from normalised images on.
+      activation: after the last step, `"linear"` for none.
+      output_name: `"probabilities"`, `"logits"`, `"features"`, or `"outputs"` of a foreign
+        model without known activation.
+      classes: length of an output vector; None for feature maps.
+      note: why batch norms were not folded; None if they were.
+    """
+
+    name: str
+    channels: int
+    image_shape: tuple[int | None, int | None]
+    normalization: Normalization | None
+    steps: tuple[Step, ...]
+    activation: str
+    output_name: str
+    classes: int | None
+    note: str | None = None
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Images (batch, height, width, channels) to the outputs of the Keras model."""
+        return activate(self.logits(images), self.activation)
+
+    def logits(self, images: tf.Tensor) -> tf.Tensor:
+        """The outputs before the last activation (after it, for a foreign model)."""
+        x = tf.cast(images, tf.float32)
+        if self.normalization is not None:
+            x = self.normalization(images)
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether outputs are one probability for each class."""
+        return self.output_name == "probabilities" and self.classes is not None
+
+    def without_normalization(self) -> DeployGraph:
+        """The same for images that are normalised already."""
+        return replace(self, normalization=None)
+
+    def convolution_count(self) -> int:
+        """Number of convolutions; an exported file has one operation for each."""
+        return sum(1 for _ in convolutions(self.steps))
+
+    def function(
+        self,
+        input_dtype: tf.DType = tf.float32,
+        batch_size: int | None = None,
+        image_size: int | None = None,
+    ) -> Any:
+        """A traceable function for converters.
+
+        Args:
+          input_dtype: float32 or uint8.
+          batch_size: None for any.
+          image_size: side in pixels; None for what the network allows.
+
+        Returns:
+          A `tf.function` from one tensor named `image` to `{output_name: tensor}`.
+        """
+        sides = self.image_shape if image_size is None else (image_size, image_size)
+        shape = (batch_size, *sides, self.channels)
+        signature = [tf.TensorSpec(shape, input_dtype, name=INPUT_NAME)]
+
+        def infer(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {self.output_name: self(image)}
+
+        return tf.function(infer, input_signature=signature)
+
+
+def build_deploy_graph(model: keras.Model) -> DeployGraph:
+    """Rebuilds a Keras model for inference, with the weights that it has now.
+
+    A network of this package is folded. Any other model is taken as it is, its variables
+    frozen; `note` then says why.
+
+    Raises:
+      UsageError: if the model does not take one batch of images, or cannot be made float32.
+    """
+    channels, image_shape = _input_of(model)
+    classes = _classes_of(model)
+    try:
+        steps, activation = fold(layers_in_order(model))
+        note = None
+    except NotFoldable as reason:
+        steps, activation = [KerasNetwork(float32_copy(model))], "linear"
+        note = f"batch norms not folded: {reason}"
+    normalization = None
+    if steps and isinstance(steps[0], Normalization):
+        normalization = steps.pop(0)
+    return DeployGraph(
+        name=model.name,
+        channels=channels,
+        image_shape=image_shape,
+        normalization=normalization,
+        steps=tuple(steps),
+        activation=activation,
+        output_name=_output_name(model, classes, activation, note is None),
+        classes=classes,
+        note=note,
+    )
+
+
+def float32_copy(model: keras.Model) -> keras.Model:
+    """The same network and weights, computing in float32; `model` itself if it does already.
+
+    Raises:
+      UsageError: if a mixed-precision model cannot be rebuilt from its configuration.
+    """
+    if all(_compute_dtype(layer) == "float32" for layer in model.layers):
+        return model
+    try:
+        copy = model.__class__.from_config(_in_float32(model.get_config()))
+        copy.set_weights([np.asarray(weight, np.float32) for weight in model.get_weights()])
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"model {model.name!r}: computes in mixed precision and cannot be rebuilt in "
+            f"float32 from its configuration ({error}); build it in float32 and copy the weights"
+        ) from error
+    return copy
+
+
+def _compute_dtype(layer: Any) -> str:
+    return getattr(layer, "compute_dtype", None) or "float32"
+
+
+def _in_float32(config: Any) -> Any:
+    """A configuration with every mixed or half precision replaced."""
+    if isinstance(config, dict):
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_float32(value) for value in config)
+    if config in ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16"):
+        return "float32"
+    return config
+
+
+def _input_of(model: keras.Model) -> tuple[int, tuple[int | None, int | None]]:
+    inputs = getattr(model, "inputs", None) or []
+    shapes = [tuple(tensor.shape) for tensor in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] is None:
+        raise UsageError(
+            f"model {model.name!r}: expected one input (batch, height, width, channels), "
+            f"received {shapes or 'a model that was never called'}"
+        )
+    _, height, width, channels = shapes[0]
+    return int(channels), (height, width)
+
+
+def _classes_of(model: keras.Model) -> int | None:
+    outputs = model.outputs
+    if len(outputs) != 1:
+        raise UsageError(f"model {model.name!r}: expected one output, received {len(outputs)}")
+    shape = tuple(outputs[0].shape)
+    return int(shape[-1]) if len(shape) == 2 and shape[-1] is not None else None
+
+
+def _output_name(model: keras.Model, classes: int | None, activation: str, folded: bool) -> str:
+    last = model.layers[-1]
+    is_dense = isinstance(last, keras.layers.Dense)
+    if not folded:
+        function = getattr(last, "activation", None)
+        activation = getattr(function, "__name__", "linear")
+    if classes is not None and activation in _PROBABILITIES:
+        return "probabilities"
+    if folded:
+        return "logits" if is_dense else "features"
+    return "outputs"

@@ -1,0 +1,241 @@
+"""Exporting and checking, in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from effnetv2_tf.export import onnx as onnx_files
+from effnetv2_tf.export import savedmodel
+from effnetv2_tf.export import tflite as tflite_files
+from effnetv2_tf.export.loading import Exportable
+from effnetv2_tf.export.report import Report
+from effnetv2_tf.export.requests import FORMATS, ONNX, SAVEDMODEL, TFLITE, check_formats
+from effnetv2_tf.export.runtimes import Artefact, require_runtimes
+from effnetv2_tf.export.verification import (
+    FAILED,
+    FORCED,
+    REFUSED,
+    HeldOut,
+    Verdict,
+    held_out,
+    verify,
+)
+
+from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+      tflite: precisions, see `tflite.PRECISIONS`.
+      onnx: precisions, see `onnx.PRECISIONS`.
+      version: number of the SavedModel's folder.
+      opset: of ONNX files.
+      input_dtype: `"float32"` or `"uint8"`, of SavedModel and ONNX.
+      batch_size: a fixed one; None for any.
+      image_size: a fixed side in pixels; None for any.
+      preprocessing: whether artefacts normalise pixels themselves.
+      calibration_images: representative images for int8 and 16x8.
+      check_images: held-out images to compare on.
+      int8_threshold: smallest top-1 agreement of int8 that is not refused.
+      force: keeps a refused file.
+    """
+
+    tflite: tuple[str, ...] = (tflite_files.FLOAT32, tflite_files.FLOAT16, tflite_files.DYNAMIC)
+    onnx: tuple[str, ...] = (onnx_files.FLOAT32,)
+    version: int = 1
+    opset: int = onnx_files.DEFAULT_OPSET
+    input_dtype: str = "float32"
+    batch_size: int | None = None
+    image_size: int | None = None
+    preprocessing: bool = True
+    calibration_images: int = 300
+    check_images: int = 500
+    int8_threshold: float = 0.98
+    force: bool = False
+
+    @property
+    def dtype(self) -> tf.DType:
+        """`input_dtype` as TensorFlow's type."""
+        return tf.dtypes.as_dtype(self.input_dtype)
+
+
+def export(
+    exportable: Exportable,
+    output_dir: str | Path,
+    formats: Sequence[str] = FORMATS,
+    options: ExportOptions | None = None,
+) -> Report:
+    """Writes artefacts, checks each in its own runtime, and writes the report.
+
+    Below `output_dir`: `savedmodel/<version>/`, `tflite/model_<precision>.tflite`,
+    `onnx/model_<precision>.onnx`, `export_report.json`, `export_report.png`. An artefact that
+    fails its check stays where it is, marked in the report; a refused int8 file is renamed to
+    `*.refused.*`.
+
+    Args:
+      exportable: from `load_model_dir`, `load_keras_file` or `wrap_model`.
+      output_dir: made if need be.
+      formats: of `FORMATS`.
+      options: see `ExportOptions`.
+
+    Returns:
+      The report; `report.ok` says whether every artefact passed.
+
+    Raises:
+      UsageError: before anything is written, if something asked for cannot be.
+      OSError: if `output_dir` cannot be written to; nothing half-written stays.
+    """
+    options = options or ExportOptions()
+    output_dir = Path(output_dir)
+    jobs = _plan(output_dir, formats, options)
+    representative = _representative(exportable, jobs, options)
+    _claim(output_dir)
+    sets = held_out(exportable, options.check_images, options.image_size)
+    notes = [exportable.graph.note] if exportable.graph.note else []
+    verdicts = []
+    for job in jobs:
+        verdict = _run(job, exportable, options, representative, sets, notes)
+        verdicts.append(_settle(verdict, options.force))
+    images = sets[0].images
+    report = Report(
+        metadata=exportable.metadata(),
+        checked_on=f"{len(images)} images of {images.origin} at {sets[0].size} px",
+        verdicts=tuple(verdicts),
+        notes=tuple(notes),
+    )
+    report.write(output_dir)
+    return report
+
+
+def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> list[Artefact]:
+    """What is to be made; all that can be known to fail fails here."""
+    check_formats(formats)
+    if options.input_dtype not in ("float32", "uint8"):
+        raise UsageError(
+            f"--input_dtype: expected float32 or uint8, received {options.input_dtype!r}"
+        )
+    if options.input_dtype == "uint8" and not options.preprocessing:
+        raise UsageError("--input_dtype: expected float32 with --nopreprocessing, received uint8")
+    require_runtimes(list(formats))
+    jobs = []
+    if SAVEDMODEL in formats:
+        path = savedmodel.version_folder(output_dir / SAVEDMODEL, options.version)
+        jobs.append(Artefact(SAVEDMODEL, "float32", path))
+    for name, precisions, known, suffix in (
+        (TFLITE, options.tflite, tflite_files.PRECISIONS, "tflite"),
+        (ONNX, options.onnx, onnx_files.PRECISIONS, "onnx"),
+    ):
+        if name not in formats:
+            continue
+        for precision in precisions:
+            if precision not in known:
+                hint = suggestion(precision, known) or f"; known: {', '.join(known)}"
+                raise UsageError(f"--{name}: unknown precision {precision!r}{hint}")
+            path = output_dir / name / f"model_{precision}.{suffix}"
+            jobs.append(Artefact(name, precision, path))
+    return jobs
+
+
+def _representative(
+    exportable: Exportable, jobs: list[Artefact], options: ExportOptions
+) -> np.ndarray | None:
+    calibrated = [job for job in jobs if job.precision in tflite_files.CALIBRATED]
+    if not calibrated:
+        return None
+    preparation = exportable.preparation
+    if options.image_size is not None:
+        preparation = preparation.at_size(options.image_size)
+    images = exportable.images.representative(preparation, options.calibration_images)
+    if len(images) < tflite_files.MINIMUM_CALIBRATION_IMAGES:
+        raise UsageError(
+            f"--{calibrated[0].format}={calibrated[0].precision}: expected at least "
+            f"{tflite_files.MINIMUM_CALIBRATION_IMAGES} representative images to measure ranges "
+            f"on, received {len(images)} ({images.origin}); give more with --images=FOLDER and "
+            "--calibration_images, or choose float16 or dynamic"
+        )
+    return images.pixels
+
+
+def _claim(output_dir: Path) -> None:
+    """Makes the folder and tries to write to it, before minutes are spent."""
+    probe = output_dir / ".writable"
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"--output_dir: cannot write to {output_dir}: {error}") from error
+
+
+def _run(
+    job: Artefact,
+    exportable: Exportable,
+    options: ExportOptions,
+    representative: np.ndarray | None,
+    sets: list[HeldOut],
+    notes: list[str],
+) -> Verdict:
+    """Writes and checks one artefact."""
+    try:
+        notes += _write(job, exportable, options, representative)
+    except TrainingFailure as error:
+        return Verdict(job, FAILED, str(error))
+    return verify(
+        job,
+        exportable,
+        sets,
+        preprocessing=options.preprocessing,
+        int8_threshold=options.int8_threshold,
+    )
+
+
+def _write(
+    job: Artefact,
+    exportable: Exportable,
+    options: ExportOptions,
+    representative: np.ndarray | None,
+) -> list[str]:
+    common = {"image_size": options.image_size, "preprocessing": options.preprocessing}
+    if job.format == TFLITE:
+        resizable = options.image_size is None and options.batch_size is None
+        tflite_files.export_tflite(
+            exportable,
+            job.path,
+            job.precision,
+            representative=representative,
+            resizable=resizable,
+            **common,
+        )
+        return []
+    fixed = {"input_dtype": options.dtype, "batch_size": options.batch_size, **common}
+    if job.format == ONNX:
+        onnx_files.export_onnx(
+            exportable,
+            job.path,
+            job.precision,
+            opset=options.opset,
+            representative=representative,
+            **fixed,
+        )
+        return []
+    base = job.path.parent
+    return savedmodel.export_savedmodel(exportable, base, options.version, **fixed)[1]
+
+
+def _settle(verdict: Verdict, force: bool) -> Verdict:
+    """Takes a refused file out of the way, unless it is to be kept."""
+    if verdict.status != REFUSED:
+        return verdict
+    if force:
+        return replace(verdict, status=FORCED)
+    path = verdict.artefact.path
+    refused = path.with_name(f"{path.stem}.refused{path.suffix}")
+    path.replace(refused)
+    return replace(verdict, artefact=replace(verdict.artefact, path=refused))

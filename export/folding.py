@@ -1,0 +1,206 @@
+"""From Keras layers to steps of a deploy graph: batch norms folded, training parts gone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from effnetv2_tf.export.graph_steps import (
+    Block,
+    Classifier,
+    Convolution,
+    DepthwiseConvolution,
+    GlobalPooling,
+    Normalization,
+    SqueezeExcitation,
+    Step,
+)
+
+from effnetv2_tf.models.layers import (
+    BatchNorm,
+    Dropout,
+    FusedMBConv,
+    InputNormalization,
+    MBConv,
+    PointwiseConv2D,
+    SqueezeExcite,
+    StochasticDepth,
+)
+
+Layers = Sequence[Any]
+
+_NORMS = (BatchNorm, keras.layers.BatchNormalization)
+_GONE_AT_INFERENCE = (keras.layers.InputLayer, Dropout, StochasticDepth, keras.layers.Dropout)
+
+
+class NotFoldable(Exception):
+    """A model with a part that the deploy graph does not know; the message names it."""
+
+
+def layers_in_order(model: keras.Model) -> list[Any]:
+    """The layers of a model that is one chain.
+
+    Raises:
+      NotFoldable: if a layer takes something else than the output of the one before.
+    """
+    layers = list(getattr(model, "layers", ()))
+    for first, second in itertools.pairwise(layers):
+        try:
+            chained = second.input is first.output
+        except (AttributeError, ValueError, RuntimeError) as error:
+            raise NotFoldable(f"layer {second.name!r} has no single input") from error
+        if not chained:
+            raise NotFoldable(f"layer {second.name!r} does not follow {first.name!r}")
+    if not layers:
+        raise NotFoldable("the model has no layers of its own")
+    return layers
+
+
+def fold(layers: Layers) -> tuple[list[Step], str]:
+    """The steps that compute what the layers compute at inference.
+
+    Args:
+      layers: a chain, see `layers_in_order`.
+
+    Returns:
+      The steps, and the name of the activation after the last (`"linear"` for none).
+
+    Raises:
+      NotFoldable: for a layer, or an order of layers, that is not known here.
+    """
+    steps: list[Step] = []
+    activation = "linear"
+    remaining = list(layers)
+    while remaining:
+        layer = remaining.pop(0)
+        if activation != "linear":
+            raise NotFoldable(f"layer {layer.name!r} follows a dense layer's activation")
+        if isinstance(layer, _GONE_AT_INFERENCE):
+            continue
+        norm = remaining.pop(0) if remaining and isinstance(remaining[0], _NORMS) else None
+        if isinstance(layer, keras.layers.Dense) and norm is None:
+            activation = _activation(layer, None)
+            steps.append(Classifier(_array(layer.kernel), _bias(layer, layer.units)))
+        else:
+            steps.append(_step(layer, norm))
+    return steps, activation
+
+
+def _step(layer: Any, norm: Any) -> Step:
+    for layer_class, build in _BUILDERS.items():
+        if isinstance(layer, layer_class):
+            if norm is not None and layer_class not in _CONVOLUTIONS:
+                raise NotFoldable(f"layer {norm.name!r} follows no convolution")
+            return build(layer, norm) if layer_class in _CONVOLUTIONS else build(layer)
+    raise NotFoldable(f"layer {layer.name!r} is a {type(layer).__name__}")
+
+
+def _convolution(layer: Any, norm: Any) -> Convolution:
+    kernel, bias = _fold_norm(layer, _array(layer.kernel), _bias(layer, layer.filters), norm)
+    return Convolution(kernel, bias, **_geometry(layer), activation=_activation(layer, norm))
+
+
+def _pointwise(layer: PointwiseConv2D, norm: Any) -> Convolution:
+    kernel, bias = _fold_norm(layer, _array(layer.kernel), _bias(layer, layer.filters), norm)
+    return Convolution(kernel, bias, activation=_activation(layer, norm))
+
+
+def _depthwise(layer: Any, norm: Any) -> DepthwiseConvolution:
+    variable = getattr(layer, "kernel", None)
+    kernel = _array(layer.depthwise_kernel if variable is None else variable)
+    bias = _bias(layer, kernel.shape[2] * kernel.shape[3])
+    # Output channel c * multiplier + m comes from kernel[..., c, m]: a view makes them one axis.
+    flat, bias = _fold_norm(layer, kernel.reshape(*kernel.shape[:2], 1, -1), bias, norm)
+    return DepthwiseConvolution(
+        flat.reshape(kernel.shape), bias, **_geometry(layer), activation=_activation(layer, norm)
+    )
+
+
+def _fold_norm(
+    layer: Any, kernel: np.ndarray, bias: np.ndarray, norm: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """One convolution for gamma * (conv(x) + bias - mean) / sqrt(variance + epsilon) + beta.
+
+    In float64: the kernel is rounded to float32 once, at the end.
+    """
+    if norm is None:
+        return kernel, bias
+    if _activation(layer, None) != "linear":
+        raise NotFoldable(f"layer {layer.name!r} has an activation before {norm.name!r}")
+    mean, variance = (_array(v, np.float64) for v in (norm.moving_mean, norm.moving_variance))
+    gamma = 1.0 if norm.gamma is None else _array(norm.gamma, np.float64)
+    beta = 0.0 if norm.beta is None else _array(norm.beta, np.float64)
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    folded = kernel.astype(np.float64) * scale
+    return folded.astype(np.float32), ((bias - mean) * scale + beta).astype(np.float32)
+
+
+def _geometry(layer: Any) -> dict[str, Any]:
+    """Strides and padding of a Keras convolution."""
+    dilation = layer.dilation_rate
+    groups = getattr(layer, "groups", 1)
+    if set(np.atleast_1d(dilation)) != {1} or groups != 1 or layer.data_format != "channels_last":
+        raise NotFoldable(f"layer {layer.name!r} is dilated, grouped or channels-first")
+    return {"strides": tuple(layer.strides), "padding": layer.padding.upper()}
+
+
+def _block(layer: FusedMBConv | MBConv) -> Block:
+    steps, activation = fold(layer.branch())
+    if activation != "linear":
+        raise NotFoldable(f"block {layer.name!r} ends with a dense layer")
+    return Block(tuple(steps), layer.has_skip)
+
+
+def _squeeze_excite(layer: SqueezeExcite) -> SqueezeExcitation:
+    return SqueezeExcitation(_pointwise(layer.reduce, None), _pointwise(layer.expand, None))
+
+
+def _activation(layer: Any, norm: Any) -> str:
+    """The activation after a convolution and its batch norm, whichever of them has it."""
+    owner = layer if norm is None else norm
+    function = keras.activations.get(getattr(owner, "activation", None))  # blocks keep names
+    name = getattr(function, "__name__", None)
+    try:
+        if keras.activations.get(name) is function:
+            return str(name)
+    except (TypeError, ValueError):
+        pass  # no activation of that name
+    raise NotFoldable(f"layer {owner.name!r} has an activation that Keras does not name")
+
+
+def _array(variable: Any, dtype: Any = np.float32) -> np.ndarray:
+    return np.asarray(variable.numpy(), dtype)
+
+
+def _bias(layer: Any, size: int) -> np.ndarray:
+    return _array(layer.bias) if layer.use_bias else np.zeros(size, np.float32)
+
+
+_CONVOLUTIONS = (keras.layers.DepthwiseConv2D, keras.layers.Conv2D, PointwiseConv2D)
+# Subclasses first: Keras 2's DepthwiseConv2D derives from a common base, not from Conv2D, but
+# nothing here should depend on that.
+_BUILDERS: dict[type, Callable[..., Step]] = {
+    keras.layers.DepthwiseConv2D: _depthwise,
+    keras.layers.Conv2D: _convolution,
+    PointwiseConv2D: _pointwise,
+    FusedMBConv: _block,
+    MBConv: _block,
+    SqueezeExcite: _squeeze_excite,
+    InputNormalization: lambda layer: Normalization(layer.mean, layer.std),
+    keras.layers.GlobalAveragePooling2D: lambda layer: GlobalPooling(),
+    keras.layers.GlobalMaxPooling2D: lambda layer: GlobalPooling(maximum=True),
+}
+
+
+def convolutions(steps: Sequence[Step]) -> Iterator[Convolution | DepthwiseConvolution]:
+    """All convolutions of a graph, in order."""
+    for step in steps:
+        if isinstance(step, (Convolution, DepthwiseConvolution)):
+            yield step
+        elif isinstance(step, Block):
+            yield from convolutions(step.branch)
+        elif isinstance(step, SqueezeExcitation):
+            yield from convolutions((step.reduce, step.expand))

@@ -1,0 +1,168 @@
+"""The steps of a deploy graph: plain TensorFlow operations on constant weights.
+
+Each step is a frozen dataclass that maps (batch, height, width, channels) to the same with
+other sizes, unless its docstring says otherwise. Weights are float32 NumPy arrays, so they
+become constants of whatever graph a step is traced into: runtimes then lay them out once,
+when the graph is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Step = Callable[[tf.Tensor], tf.Tensor]
+
+
+def _silu(x: tf.Tensor) -> tf.Tensor:
+    # tf.nn.silu carries a custom gradient, a function call that the converters do not want.
+    return x * tf.sigmoid(x)
+
+
+_ACTIVATIONS: Mapping[str, Step] = {
+    "linear": tf.identity,
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "sigmoid": tf.sigmoid,
+    "silu": _silu,
+    "swish": _silu,  # the name in Keras 2
+    "softmax": tf.nn.softmax,
+}
+
+
+def activate(x: tf.Tensor, name: str) -> tf.Tensor:
+    """Applies a Keras activation, by name."""
+    if name == "linear":
+        return x
+    return _ACTIVATIONS[name](x) if name in _ACTIVATIONS else keras.activations.get(name)(x)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """(pixels - mean) / std in float32, for pixels of any real type.
+
+    Attributes:
+      mean: one number, or one for every channel, in units of pixels in [0, 255].
+      std: likewise.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        scale = tf.constant([1.0 / std for std in self.std])
+        offset = tf.constant([-m / s for m, s in zip(self.mean, self.std, strict=True)])
+        return tf.cast(x, tf.float32) * scale + offset
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """A dense convolution, its bias and its activation.
+
+    Attributes:
+      kernel: (height, width, in, out).
+      bias: (out,).
+      strides: of rows and columns.
+      padding: "SAME" or "VALID".
+      activation: name of a Keras activation.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strides: tuple[int, int] = (1, 1)
+    padding: str = "SAME"
+    activation: str = "linear"
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        x = tf.nn.conv2d(x, self.kernel, self.strides, self.padding)
+        return activate(tf.nn.bias_add(x, self.bias), self.activation)
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseConvolution:
+    """A depthwise convolution; as `Convolution`, with a kernel (height, width, in, multiplier)."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strides: tuple[int, int] = (1, 1)
+    padding: str = "SAME"
+    activation: str = "linear"
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        strides = (1, *self.strides, 1)
+        x = tf.nn.depthwise_conv2d(x, self.kernel, strides, self.padding)
+        return activate(tf.nn.bias_add(x, self.bias), self.activation)
+
+
+@dataclass(frozen=True)
+class SqueezeExcitation:
+    """Scales channels by a gate computed from their means by two 1x1 convolutions."""
+
+    reduce: Convolution
+    expand: Convolution
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        gate = tf.reduce_mean(x, axis=[1, 2], keepdims=True)  # (b, 1, 1, c)
+        return x * self.expand(self.reduce(gate))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Steps in a row, with or without a connection that skips them."""
+
+    branch: tuple[Step, ...]
+    has_skip: bool
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        inputs = x
+        for step in self.branch:
+            x = step(x)
+        return x + inputs if self.has_skip else x
+
+
+@dataclass(frozen=True)
+class GlobalPooling:
+    """Mean or maximum over rows and columns: to (batch, channels)."""
+
+    maximum: bool = False
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return (tf.reduce_max if self.maximum else tf.reduce_mean)(x, axis=[1, 2])
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A dense layer without activation: (batch, in) to (batch, out)."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias)
+
+
+class KerasNetwork:
+    """A whole Keras model, its variables frozen to constants: the step for foreign models.
+
+    Args:
+      model: from one float32 tensor of images to one tensor.
+    """
+
+    def __init__(self, model: Any) -> None:
+        from tensorflow.python.framework.convert_to_constants import (
+            convert_variables_to_constants_v2,
+        )
+
+        shape = tuple(model.inputs[0].shape)
+        function = tf.function(lambda x: model(x, training=False))
+        traced = function.get_concrete_function(tf.TensorSpec(shape, tf.float32))
+        self._frozen = convert_variables_to_constants_v2(traced)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        outputs = self._frozen(x)
+        return outputs[0] if isinstance(outputs, (list, tuple)) else outputs

@@ -1,0 +1,282 @@
+"""What can be exported: a model_dir, a .keras file, a Keras model; each becomes an `Exportable`."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from effnetv2_tf.export.deploy_graph import DeployGraph, build_deploy_graph, float32_copy
+from effnetv2_tf.export.images import (
+    FolderImages,
+    ImagePreparation,
+    ImageSupply,
+    RandomImages,
+    RecipeImages,
+)
+from effnetv2_tf.export.requests import check_keras_file, check_run_folder
+
+import effnetv2_tf.models.input_range
+import effnetv2_tf.models.layers  # noqa: F401  registers the classes for load_model
+from effnetv2_tf import keras_compat
+from effnetv2_tf.data.sources import DataError
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.training import build
+from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
+from effnetv2_tf.training.recipe import Recipe
+from effnetv2_tf.training.recipe_files import load_recipe
+from effnetv2_tf.training.state import load_for_inference
+
+
+@dataclass(frozen=True, eq=False)
+class Exportable:
+    """A trained network with all that an artefact must carry.
+
+    Attributes:
+      model: the Keras network in float32: what artefacts are compared with.
+      graph: the same, ready to be exported.
+      labels: a name for each class; empty without a classifier.
+      preparation: from image files to the network's input.
+      images: for calibration and for checking.
+      origin: where weights come from, for reports.
+    """
+
+    model: keras.Model
+    graph: DeployGraph
+    labels: tuple[str, ...]
+    preparation: ImagePreparation
+    images: ImageSupply
+    origin: str
+
+    def metadata(self) -> dict[str, Any]:
+        """What a user of an artefact must know, as plain values."""
+        normalization = self.graph.normalization
+        return {
+            "name": self.graph.name,
+            "origin": self.origin,
+            "input": {
+                "channels": self.graph.channels,
+                "color": "RGB" if self.graph.channels == 3 else "grayscale",
+                "layout": "NHWC",
+                "range": [0, 255],
+                "normalization": {
+                    "inside_the_model": normalization is not None,
+                    "mean": list(normalization.mean) if normalization else None,
+                    "std": list(normalization.std) if normalization else None,
+                },
+            },
+            "preparation": self.preparation.as_dict(),
+            "output": self.graph.output_name,
+            "labels": list(self.labels),
+        }
+
+
+def load_model_dir(
+    model_dir: str | Path,
+    checkpoint: str = "latest",
+    raw_weights: bool = False,
+    images: ImageSupply | None = None,
+) -> Exportable:
+    """The network of a training run, with the averaged (EMA) weights of a checkpoint.
+
+    Args:
+      model_dir: as `effnetv2_tf.train` writes it; the run need not be over.
+      checkpoint: `"latest"`, `"best"`, or the name of a file in its `checkpoints` folder.
+      raw_weights: takes the weights as trained rather than their averages.
+      images: instead of the recipe's own.
+
+    Raises:
+      UsageError: if there is no such run, or its checkpoint is missing or damaged.
+    """
+    model_dir = Path(model_dir)
+    check_run_folder(model_dir)
+    recipe = load_recipe(model_dir / "recipe.yaml")
+    state = _find_checkpoint(model_dir, checkpoint)
+    model = _build_float32(recipe, state)
+    load_for_inference(model, state.arrays, state.path, raw=raw_weights)
+    labels = _labels_of_run(model_dir, recipe, model.output_shape[-1])
+    averaged = any(name.startswith("ema/") for name in state.arrays) and not raw_weights
+    return Exportable(
+        model=model,
+        graph=build_deploy_graph(model),
+        labels=labels,
+        preparation=_recipe_preparation(recipe, model.input_shape[-1]),
+        images=images or RecipeImages(recipe),
+        origin=f"{state.path}, step {state.step}, {'averaged' if averaged else 'raw'} weights",
+    )
+
+
+def load_keras_file(
+    path: str | Path,
+    labels: Sequence[str] | None = None,
+    image_size: int | None = None,
+    crop: Literal["center", "none"] = "center",
+    images: ImageSupply | None = None,
+) -> Exportable:
+    """A model saved by `model.save("name.keras")`.
+
+    Args:
+      path: of the file.
+      labels: see `wrap_model`.
+      image_size: side in pixels at which the model is used; None for the model's own.
+      crop: see `ImagePreparation`.
+      images: see `wrap_model`.
+
+    Raises:
+      UsageError: if the file is missing, damaged, or has classes that are not registered.
+    """
+    path = Path(path)
+    check_keras_file(path)
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(f"--keras_file: {path} cannot be loaded: {error}") from error
+    preparation = None
+    size = image_size or model.input_shape[1]
+    if size is not None:
+        preparation = ImagePreparation(size, model.input_shape[-1], crop=crop)
+    return wrap_model(model, labels, preparation, images, origin=str(path))
+
+
+def wrap_model(
+    model: keras.Model,
+    labels: Sequence[str] | None = None,
+    preparation: ImagePreparation | None = None,
+    images: ImageSupply | None = None,
+    origin: str = "a Keras model",
+) -> Exportable:
+    """Any Keras model from images to one output, e.g. one that is being trained.
+
+    Args:
+      model: of this package (it is folded) or not (it is exported as it is).
+      labels: class names; numbers by default.
+      preparation: of image files; by default the model's own size, if it has one, and
+        `ImagePreparation`'s crop.
+      images: to calibrate with and check on; by default random patterns, which cannot
+        calibrate.
+      origin: for reports.
+
+    Raises:
+      UsageError: if the model or the labels cannot be used, or no image size is known.
+    """
+    graph = build_deploy_graph(model)
+    if preparation is None:
+        if graph.image_shape[0] is None:
+            raise UsageError(
+                f"model {model.name!r} takes images of any size: expected `preparation` "
+                "(--image_size) to say at which size it is used, received none"
+            )
+        preparation = ImagePreparation(graph.image_shape[0], graph.channels)
+    if preparation.channels != graph.channels:
+        raise UsageError(
+            f"preparation.channels: expected the model's {graph.channels}, "
+            f"received {preparation.channels}"
+        )
+    return Exportable(
+        model=float32_copy(model),
+        graph=graph,
+        labels=_checked_labels(labels, graph),
+        preparation=preparation,
+        images=images or RandomImages(),
+        origin=origin,
+    )
+
+
+def _find_checkpoint(model_dir: Path, name: str) -> Checkpoint:
+    """The checkpoint that is asked for, and no other in its place."""
+    folder = CheckpointFolder(model_dir / "checkpoints")
+    if name == "best":
+        return read_checkpoint(folder.best)
+    if name != "latest":
+        return read_checkpoint(folder.folder / name)
+    saved = folder.by_step()
+    if not saved:
+        raise UsageError(f"--model_dir: {folder.folder} holds no checkpoint; train first")
+    try:
+        return read_checkpoint(saved[-1])
+    except UsageError as error:
+        if len(saved) < 2:
+            raise
+        raise UsageError(f"{error}; the one before: --checkpoint={saved[-2].name}") from error
+
+
+def _build_float32(recipe: Recipe, state: Checkpoint) -> keras.Model:
+    """The recipe's network with the class and channel counts of a checkpoint: no data needed."""
+    try:
+        channels = state.arrays["model/stem/kernel"].shape[2]
+        classes = state.arrays["model/classifier/kernel"].shape[1]
+    except KeyError as error:
+        raise UsageError(f"{state.path}: {error.args[0]} is missing") from error
+    # The checkpoint has all the weights: a file that started the training may be gone.
+    model = recipe.model.model_copy(update={"weights": None})
+    before = keras.mixed_precision.global_policy().name
+    keras_compat.set_float_precision("float32")
+    try:
+        return build.build_model(recipe.model_copy(update={"model": model}), classes, channels)
+    finally:
+        keras_compat.set_float_precision(before)
+
+
+def _labels_of_run(model_dir: Path, recipe: Recipe, classes: int) -> tuple[str, ...]:
+    """Class names of a finished run from its summary, else from the training data."""
+    summary = model_dir / "summary.json"
+    try:
+        names = json.loads(summary.read_text(encoding="utf-8"))["class_names"]
+    except FileNotFoundError:
+        names = build.open_split(recipe, recipe.data.train_split).info.class_names
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{summary}: damaged: expected class_names") from error
+    if len(names) != classes:
+        raise UsageError(f"{summary}: expected {classes} class_names, received {len(names)}")
+    return tuple(str(name) for name in names)
+
+
+def _recipe_preparation(recipe: Recipe, channels: int) -> ImagePreparation:
+    preprocessing = build.network_spec(recipe.model).preprocessing
+    padding = recipe.data.eval_crop_padding
+    return ImagePreparation(
+        image_size=build.evaluation_size(recipe),
+        channels=channels,
+        crop=recipe.data.eval_crop,
+        crop_padding=preprocessing.crop_padding if padding is None else padding,
+        interpolation=preprocessing.interpolation,
+        decoded_channels=_source_channels(recipe),
+    )
+
+
+def _source_channels(recipe: Recipe) -> int | None:
+    """Channels to which the recipe decodes files; None if its data is not here."""
+    try:
+        return build.open_split(recipe, recipe.data.eval_split).info.channels
+    except (UsageError, DataError):
+        return None
+
+
+def _checked_labels(labels: Sequence[str] | None, graph: DeployGraph) -> tuple[str, ...]:
+    if graph.classes is None or not graph.is_classifier:
+        return ()
+    if labels is None:
+        return tuple(str(number) for number in range(graph.classes))
+    if len(labels) != graph.classes:
+        raise UsageError(f"--labels: expected {graph.classes} names, received {len(labels)}")
+    return tuple(labels)
+
+
+def image_supply(folder: str | Path | None) -> ImageSupply | None:
+    """Images of a folder; None for None."""
+    return None if folder is None else FolderImages(Path(folder))
+
+
+def predict(exportable: Exportable, pixels: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """What the Keras network says of pixels (count, height, width, channels), in float32."""
+    model = exportable.model
+    parts = [
+        np.asarray(model(pixels[start : start + batch_size].astype(np.float32), training=False))
+        for start in range(0, len(pixels), batch_size)
+    ]
+    return np.concatenate(parts)

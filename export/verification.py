@@ -1,0 +1,287 @@
+"""Proof that an artefact computes what the Keras network computes, in its own runtime."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from effnetv2_tf.export.files import folder_size
+from effnetv2_tf.export.images import Images
+from effnetv2_tf.export.loading import Exportable, predict
+from effnetv2_tf.export.runtimes import Artefact, Runner, SavedModelRunner, load
+from effnetv2_tf.export.savedmodel import BYTES_SIGNATURE
+
+PASSED, FAILED, REFUSED, FORCED = "passed", "failed", "refused", "forced"
+BATCH_SIZES = (16, 1)
+_OTHER_SIZE = 32  # pixels that the second image size has more than the first
+_FEW = 16  # images for the second batch size and the second image size
+_LATENCY_SECONDS = 2.0
+_LATENCY_RUNS = 30
+ADVICE = (
+    "try --tflite=int16x8 or dynamic, more representative images (--calibration_images), or a "
+    "network without squeeze-excite and with relu6; --force keeps the file"
+)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What an artefact must reach.
+
+    Attributes:
+      difference: largest allowed difference of an output, over the largest output (or 1).
+      agreement: smallest allowed share of images with the same top-1 class.
+    """
+
+    difference: float
+    agreement: float
+
+
+_TOLERANCES = {
+    "float32": Tolerance(1e-3, 0.999),
+    "float16": Tolerance(0.1, 0.99),
+    "dynamic": Tolerance(0.5, 0.98),
+    "int16x8": Tolerance(0.5, 0.98),
+    "int8": Tolerance(1.0, 0.98),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run of held-out images through an artefact, against the Keras network.
+
+    Attributes:
+      batch_size: of the run.
+      image_size: side in pixels.
+      images: how many.
+      max_difference: largest absolute difference of an output.
+      top_1_agreement: share of images with the same top-1 class; None without classes.
+      accuracy: share of images classified rightly, None where labels are unknown.
+      keras_accuracy: the same of the Keras network.
+    """
+
+    batch_size: int
+    image_size: int
+    images: int
+    max_difference: float
+    top_1_agreement: float | None
+    accuracy: float | None = None
+    keras_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found about an artefact.
+
+    Attributes:
+      artefact: which.
+      status: `"passed"`, `"failed"`, `"refused"` (int8 below the threshold) or `"forced"`.
+      problem: why not passed.
+      megabytes: of the file or folder, in 10^6 bytes.
+      load_seconds: until the runtime is ready.
+      latency_ms: median for one image of the evaluation size.
+      comparisons: at several batch and image sizes; the first is on all images.
+    """
+
+    artefact: Artefact
+    status: str = PASSED
+    problem: str | None = None
+    megabytes: float = 0.0
+    load_seconds: float | None = None
+    latency_ms: float | None = None
+    comparisons: tuple[Comparison, ...] = field(default_factory=tuple)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the artefact may be used."""
+        return self.status in (PASSED, FORCED)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the report."""
+        values = asdict(self)
+        artefact = values.pop("artefact")
+        return {**artefact, "path": str(artefact["path"]), **values}
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Images to check on and what the Keras network says of them, computed once.
+
+    Attributes:
+      images: at the size of the check.
+      expected: the network's outputs in float32.
+    """
+
+    images: Images
+    expected: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        return self.images.pixels.shape[1]
+
+
+def held_out(exportable: Exportable, count: int, image_size: int | None = None) -> list[HeldOut]:
+    """Images at the evaluation size (or a fixed one) and a few at another size."""
+    first = image_size or exportable.preparation.image_size
+    sets = []
+    for size, number in ((first, count), (first + _OTHER_SIZE, _FEW)):
+        if size != first and (image_size is not None or exportable.graph.image_shape[0]):
+            continue
+        images = exportable.images.held_out(exportable.preparation.at_size(size), number)
+        sets.append(HeldOut(images, predict(exportable, images.pixels)))
+    return sets
+
+
+def verify(
+    artefact: Artefact,
+    exportable: Exportable,
+    sets: list[HeldOut],
+    *,
+    preprocessing: bool = True,
+    int8_threshold: float = 0.98,
+) -> Verdict:
+    """Loads an artefact in its own runtime and compares it with the Keras network.
+
+    Args:
+      artefact: what to check.
+      exportable: what it was made from.
+      sets: see `held_out`.
+      preprocessing: whether the artefact normalises pixels itself.
+      int8_threshold: smallest top-1 agreement of int8 that is not refused.
+
+    Returns:
+      The verdict; a runtime's refusal is a verdict too, not an exception.
+    """
+    verdict = Verdict(artefact, megabytes=round(folder_size(artefact.path) / 1e6, 3))
+    try:
+        runner, seconds = load(artefact)
+        feed = _Feed(runner, exportable, preprocessing)
+        comparisons = tuple(_compare_all(feed, sets))
+        latency = _median_latency_ms(feed, sets[0].images.pixels)
+        problem = _bytes_problem(runner, exportable, sets[0])
+    except Exception as error:  # whatever a runtime throws, the file is not usable
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        return replace(verdict, status=FAILED, problem=f"does not run: {text}")
+    verdict = replace(
+        verdict, load_seconds=round(seconds, 3), latency_ms=latency, comparisons=comparisons
+    )
+    if problem:
+        return replace(verdict, status=FAILED, problem=problem)
+    return _judge(verdict, sets, int8_threshold)
+
+
+def _judge(verdict: Verdict, sets: list[HeldOut], int8_threshold: float) -> Verdict:
+    tolerance = _TOLERANCES[verdict.artefact.precision]
+    largest = max(1.0, *(float(np.abs(data.expected).max()) for data in sets))
+    for found in verdict.comparisons:
+        where = f"at batch {found.batch_size}, {found.image_size} px"
+        if not found.max_difference <= tolerance.difference * largest:  # also NaN
+            problem = f"outputs differ by {found.max_difference:.3g} {where}"
+            return replace(verdict, status=FAILED, problem=problem)
+    first = verdict.comparisons[0]  # the others have too few images for a share
+    if first.top_1_agreement is None:
+        return verdict
+    if verdict.artefact.is_int8:
+        if first.top_1_agreement < int8_threshold:
+            problem = (
+                f"top-1 agreement {first.top_1_agreement:.2%} on {first.images} images, "
+                f"expected at least {int8_threshold:.2%}: {ADVICE}"
+            )
+            return replace(verdict, status=REFUSED, problem=problem)
+    elif first.top_1_agreement < tolerance.agreement:
+        problem = f"top-1 agreement {first.top_1_agreement:.2%} on {first.images} images"
+        return replace(verdict, status=FAILED, problem=problem)
+    return verdict
+
+
+class _Feed:
+    """Gives pixels to an artefact as its input wants them."""
+
+    def __init__(self, runner: Runner, exportable: Exportable, preprocessing: bool) -> None:
+        self.runner = runner
+        self._outside = None if preprocessing else exportable.graph.normalization
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        if self._outside is not None:
+            return self.runner.run(self._outside(pixels).numpy())
+        return self.runner.run(pixels.astype(self.runner.dtype))
+
+    def batched(self, pixels: np.ndarray, batch_size: int) -> np.ndarray:
+        """Outputs of many images; what does not fill a batch of a fixed size is padded."""
+        parts = []
+        for start in range(0, len(pixels), batch_size):
+            batch = pixels[start : start + batch_size]
+            missing = batch_size - len(batch) if self.runner.batch_size else 0
+            padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+            parts.append(self(padded)[: len(batch)])
+        return np.concatenate(parts)
+
+
+def _compare_all(feed: _Feed, sets: list[HeldOut]) -> list[Comparison]:
+    fixed = feed.runner.batch_size
+    batch_sizes = BATCH_SIZES if fixed is None else (fixed,)
+    first, *others = sets
+    comparisons = [_compare(feed, first, len(first.images), batch_sizes[0])]
+    comparisons += [_compare(feed, first, _FEW, size) for size in batch_sizes[1:]]
+    if feed.runner.image_size is None:
+        comparisons += [_compare(feed, data, _FEW, batch_sizes[0]) for data in others]
+    return comparisons
+
+
+def _compare(feed: _Feed, data: HeldOut, count: int, batch_size: int) -> Comparison:
+    expected = data.expected[:count]
+    outputs = feed.batched(data.images.pixels[:count], batch_size)
+    if outputs.shape != expected.shape:
+        raise ValueError(f"expected outputs of shape {expected.shape}, received {outputs.shape}")
+    agreement = accuracy = keras_accuracy = None
+    if expected.ndim == 2:
+        ours, theirs = outputs.argmax(-1), expected.argmax(-1)
+        agreement = float((ours == theirs).mean())
+        if data.images.labels is not None:
+            labels = data.images.labels[:count]
+            accuracy = float((ours == labels).mean())
+            keras_accuracy = float((theirs == labels).mean())
+    return Comparison(
+        batch_size=batch_size,
+        image_size=data.size,
+        images=len(expected),
+        max_difference=float(np.abs(outputs - expected).max()),
+        top_1_agreement=agreement,
+        accuracy=accuracy,
+        keras_accuracy=keras_accuracy,
+    )
+
+
+def _median_latency_ms(feed: _Feed, pixels: np.ndarray) -> float:
+    batch = pixels[: feed.runner.batch_size or 1]
+    batch = np.resize(batch, (feed.runner.batch_size or 1, *batch.shape[1:]))
+    feed(batch)  # the first run allocates
+    times: list[float] = []
+    while len(times) < _LATENCY_RUNS and sum(times) < _LATENCY_SECONDS:
+        start = time.perf_counter()
+        feed(batch)
+        times.append(time.perf_counter() - start)
+    return round(statistics.median(times) * 1e3, 3)
+
+
+def _bytes_problem(runner: Runner, exportable: Exportable, data: HeldOut) -> str | None:
+    """Whether the signature for encoded files does as evaluation does; None if all is well."""
+    if not isinstance(runner, SavedModelRunner) or BYTES_SIGNATURE not in runner.signatures:
+        return None
+    count = runner.batch_size or 2
+    pixels = np.resize(data.images.pixels[:count], (count, *data.images.pixels.shape[1:]))
+    files = [tf.io.encode_png(image).numpy() for image in pixels]
+    outputs = runner.run_signature(BYTES_SIGNATURE, np.array(files, object))
+    preparation = exportable.preparation.at_size(data.size)
+    prepared = np.stack([preparation.prepare(tf.constant(file)).numpy() for file in files])
+    difference = np.abs(outputs[exportable.graph.output_name] - predict(exportable, prepared)).max()
+    named = [exportable.labels[index].encode() for index in outputs["classes"][:, 0]]
+    if not difference <= _TOLERANCES["float32"].difference:
+        return f"signature {BYTES_SIGNATURE}: probabilities differ by {difference:.3g}"
+    if named != list(outputs["labels"][:, 0]):
+        return f"signature {BYTES_SIGNATURE}: labels do not name the classes"
+    return None

@@ -1,0 +1,272 @@
+"""What the network gets: order, augmentation and position are functions of seed and step."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf.data.pipeline import Augmentation, TrainingPipeline, evaluation_dataset
+from effnetv2_tf.data.sources import ArraySource, ImageFolderSource
+from effnetv2_tf.training.schedule import Regularization, StageSchedule
+
+COUNT, CLASSES = 22, 3
+PLAIN = Augmentation(crop="none", flip=False, policy="none")
+RICH = Augmentation(crop="random_resized", flip=True, policy="randaugment", randaugment_layers=1)
+
+
+def _source(channels=1, **options):
+    """Image i has the value 10 i everywhere but a dark left column; its class is i modulo 3."""
+    values = 10 * np.arange(COUNT, dtype=np.uint8)
+    images = np.broadcast_to(values[:, None, None, None], (COUNT, 8, 8, channels)).copy()
+    images[:, :, 0] //= 2
+    return ArraySource(images, np.arange(COUNT) % CLASSES, **options)
+
+
+def _stages(batch_size=4, **strengths):
+    """Two stages of two epochs; with batches of 4 an epoch has 5 steps and leaves 2 images."""
+    return StageSchedule.progressive(
+        epochs=4,
+        num_examples=COUNT,
+        batch_size=batch_size,
+        image_size=(8, 12),
+        num_stages=2,
+        start=Regularization(**strengths),
+        end=Regularization(**strengths),
+    ).stages
+
+
+def _take(dataset, count):
+    return list(itertools.islice(dataset.as_numpy_iterator(), count))
+
+
+def _assert_equal(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def _numbers(batches):
+    """Which images these are: the value of the last pixel tells."""
+    return [int(image[-1, -1, 0]) // 10 for images, *_ in batches for image in images]
+
+
+def test_batches_are_pixels_and_one_hot_labels():
+    pipeline = TrainingPipeline(_source(), PLAIN)
+    for stage in _stages():
+        (images, labels), *_ = _take(pipeline(stage, stage.first_step), 1)
+        size = stage.image_size
+        assert images.shape == (4, size, size, 1)
+        assert images.dtype == labels.dtype == np.float32
+        assert labels.argmax(1).tolist() == [i % CLASSES for i in _numbers([(images,)])]
+        assert labels.sum() == 4
+        assert pipeline(stage, stage.first_step).element_spec[0].shape == (4, size, size, 1)
+
+
+def test_every_image_at_most_once_an_epoch_and_in_another_order_each_epoch():
+    pipeline = TrainingPipeline(_source(), PLAIN, seed=3)
+    stage = _stages()[0]
+    batches = _take(pipeline(stage, 0), 10)
+    first, second = _numbers(batches[:5]), _numbers(batches[5:])
+    assert len(set(first)) == len(set(second)) == 20
+    assert first != second
+    seen = {i for epoch in range(8) for i in _numbers(_take(pipeline(stage, 5 * epoch), 5))}
+    assert seen == set(range(COUNT))  # nobody is left out for ever
+
+
+def test_batches_that_divide_the_images_hold_every_image():
+    numbers = _numbers(_take(TrainingPipeline(_source(), PLAIN)(_stages(11)[0], 0), 2))
+    assert sorted(numbers) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("augmentation", [PLAIN, RICH], ids=["plain", "rich"])
+def test_the_seed_decides(augmentation):
+    stage = _stages(randaugment_magnitude=8, mixup_alpha=0.4, cutmix_alpha=0.5)[0]
+
+    def batches(seed):
+        return _take(TrainingPipeline(_source(), augmentation, seed)(stage, 0), 6)
+
+    tf.random.set_seed(1)
+    once = batches(7)
+    tf.random.set_seed(2)  # is not to matter
+    _assert_equal(batches(7), once)
+    assert not np.array_equal(batches(8)[0][0], once[0][0])
+
+
+def test_starting_at_a_step_equals_skipping():
+    """Bit for bit, also across the border of epochs at steps 5 and 10."""
+    stage = _stages(randaugment_magnitude=8, mixup_alpha=0.4)[0]
+    pipeline = TrainingPipeline(_source(), RICH, seed=5)
+    expected = _take(pipeline(stage, 0), 12)
+    for start in (1, 4, 5, 9):
+        _assert_equal(_take(pipeline(stage, start), 12 - start), expected[start:])
+
+
+def test_starting_in_a_later_stage_equals_skipping():
+    stage = _stages(randaugment_magnitude=8)[1]
+    assert stage.first_step == 10
+    pipeline = TrainingPipeline(_source(), RICH, seed=5)
+    expected = _take(pipeline(stage, 10), 8)
+    _assert_equal(_take(pipeline(stage, 13), 5), expected[3:])
+    _assert_equal(_take(pipeline(stage, 16), 2), expected[6:])
+
+
+def test_stages_with_other_batch_sizes_continue_the_epochs():
+    first, second = _stages([4, 11])
+    pipeline = TrainingPipeline(_source(), PLAIN, seed=5)
+    third_epoch = _numbers(_take(pipeline(second, second.first_step), 2))
+    assert sorted(third_epoch) == list(range(COUNT))
+    earlier = _numbers(_take(pipeline(first, 0), 10))
+    assert third_epoch[:20] not in (earlier[:20], earlier[20:])
+
+
+def test_augmentation_differs_from_epoch_to_epoch_and_image_to_image():
+    images = np.tile(np.random.default_rng(0).integers(0, 255, (1, 16, 16, 1), np.uint8), (2, 1, 1, 1))
+    source = ArraySource(images, np.array([0, 1]))
+    stage = StageSchedule.progressive(
+        epochs=4, num_examples=2, batch_size=2, image_size=(12, 12), num_stages=1
+    ).stages[0]
+    crop = Augmentation(crop="random_resized", flip=False, policy="none")
+    seen = np.concatenate([x for x, _ in _take(TrainingPipeline(source, crop)(stage, 0), 4)])
+    assert len({image.tobytes() for image in seen}) == 8
+
+
+def test_flips_about_half():
+    stage = _stages(11)[0]
+    flip = Augmentation(crop="none", flip=True, policy="none")
+    batches = _take(TrainingPipeline(_source(), flip)(stage, 0), 20)
+    images = np.concatenate([images for images, _ in batches])
+    bright = images[images.max((1, 2, 3)) > 0]  # image 0 is black
+    flipped = bright[:, 0, 0, 0] > bright[:, 0, -1, 0]
+    assert 0.35 < flipped.mean() < 0.65
+
+
+def test_a_magnitude_of_0_is_no_randaugment():
+    pipeline = TrainingPipeline(
+        _source(), Augmentation(crop="none", flip=False, policy="randaugment"), seed=2
+    )
+    plain = TrainingPipeline(_source(), PLAIN, seed=2)
+    _assert_equal(
+        _take(pipeline(_stages(randaugment_magnitude=0)[0], 0), 5), _take(plain(_stages()[0], 0), 5)
+    )
+    strong = _take(pipeline(_stages(randaugment_magnitude=10)[0], 0), 5)
+    assert not np.array_equal(strong[0][0], _take(plain(_stages()[0], 0), 1)[0][0])
+
+
+def test_mixup_mixes_labels_as_images():
+    """Grey values are linear in the image number, so the label says what the pixel must be."""
+    stage = _stages(11, mixup_alpha=1.0)[0]
+    mixed = 0
+    for images, labels in _take(TrainingPipeline(_source(), PLAIN, seed=1)(stage, 0), 6):
+        np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-5)
+        mixed += int((labels.max(1) < 1 - 1e-4).sum())
+        assert images.min() >= 0
+        assert images.max() <= 210
+        np.testing.assert_allclose(images[:, -1, -1], images[:, 0, -1], rtol=1e-5)
+    assert mixed > 20
+
+
+def test_class_weights_follow_the_label():
+    stage = _stages(11)[0]
+    weights = {0: 2.0, 2: 0.5}  # 1 is not named
+    pipeline = TrainingPipeline(_source(), PLAIN, class_weights=weights)
+    _, labels, found = _take(pipeline(stage, 0), 1)[0]
+    np.testing.assert_allclose(found, np.array([2.0, 1.0, 0.5])[labels.argmax(1)])
+    mixing = _stages(11, mixup_alpha=1.0)[0]
+    _, labels, found = _take(pipeline(mixing, 0), 1)[0]
+    np.testing.assert_allclose(found, labels @ np.array([2.0, 1.0, 0.5]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [(1, 3), (3, 1)])
+def test_channels_are_converted(stored, wanted):
+    stage = _stages()[0]
+    images = _take(TrainingPipeline(_source(stored), PLAIN, channels=wanted)(stage, 0), 5)
+    assert images[0][0].shape == (4, 8, 8, wanted)
+    assert len(set(_numbers(images))) == 20
+    evaluation = evaluation_dataset(_source(stored), 8, 4, crop="none", channels=wanted)
+    assert _take(evaluation, 1)[0][0].shape == (4, 8, 8, wanted)
+
+
+def test_shards_together_are_the_whole_and_augment_differently():
+    stage = _stages(11)[0]
+    per_shard = [
+        _numbers(_take(TrainingPipeline(_source(shard=(i, 2)), PLAIN)(stage, 0), 1)) for i in (0, 1)
+    ]
+    assert sorted(per_shard[0] + per_shard[1]) == list(range(COUNT))
+
+
+def _folder(tmp_path, bad=()):
+    """Ten images; the bad ones break after the folder was listed, which tests every file."""
+    paths = []
+    for number in range(10):
+        path = tmp_path / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(tf.io.encode_png(np.full((9, 7, 3), 20 * number, np.uint8)).numpy())
+        paths.append(path)
+    source = ImageFolderSource(tmp_path, max_bad_share=0.5)
+    for number in bad:
+        paths[number].write_bytes(paths[number].read_bytes()[:-25])
+    return source
+
+
+FOLDER_STAGE = StageSchedule.progressive(
+    epochs=2, num_examples=10, batch_size=5, image_size=(8, 8), num_stages=1
+).stages[0]
+
+
+@pytest.mark.parametrize("crop", ["none", "random_resized", "pad"])
+def test_bad_files_are_replaced_counted_and_shift_nothing(tmp_path, crop):
+    augmentation = Augmentation(crop=crop, flip=False, policy="none", crop_padding=1)
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").mkdir()
+    good = TrainingPipeline(_folder(tmp_path / "good"), augmentation, seed=1)
+    source = _folder(tmp_path / "bad", bad=(3, 8))
+    bad = TrainingPipeline(source, augmentation, seed=1)
+    bad_images = 0
+    for (images, labels), (expected, expected_labels) in zip(
+        _take(bad(FOLDER_STAGE, 0), 2), _take(good(FOLDER_STAGE, 0), 2), strict=True
+    ):
+        values = expected[:, 4, 4, 0]
+        replaced = np.isin(values, (60, 160))
+        bad_images += replaced.sum()
+        np.testing.assert_array_equal(images[~replaced], expected[~replaced])
+        np.testing.assert_array_equal(labels[~replaced], expected_labels[~replaced])
+        assert set(images[replaced][:, 4, 4, 0]) <= set(values[~replaced])
+        np.testing.assert_array_equal(labels.argmax(1), images[:, 4, 4, 0] // 20 % 2)
+    assert bad_images == 2
+    assert sorted(name.rpartition("/")[2] for name in source.bad_records.names()) == [
+        "3.png",
+        "8.png",
+    ]
+
+
+def test_evaluation_is_in_order_whole_and_repeatable():
+    dataset = evaluation_dataset(_source(), 8, 5, crop="none")
+    batches = _take(dataset, 99)
+    assert [len(images) for images, _ in batches] == [5, 5, 5, 5, 2]
+    assert _numbers(batches) == list(range(COUNT))
+    assert [int(i) for _, labels in batches for i in labels.argmax(1)] == [
+        i % CLASSES for i in range(COUNT)
+    ]
+    assert batches[0][0].dtype == np.float32
+    _assert_equal(_take(dataset, 99), batches)
+
+
+def test_evaluation_leaves_bad_files_out_and_counts_them(tmp_path):
+    source = _folder(tmp_path, bad=(3,))
+    batches = _take(evaluation_dataset(source, 8, 4, crop="none"), 99)
+    values = [int(image[4, 4, 0]) for images, _ in batches for image in images]
+    assert sorted(values) == [20 * i for i in range(10) if i != 3]
+    assert source.bad_records.count == 1
+
+
+def test_the_centre_crop_keeps_the_references_share():
+    """size / (size + padding) of the shorter side: here the middle 8 of 16 pixels."""
+    image = np.zeros((16, 16), np.uint8)
+    image[4:12, 4:12] = 200
+    source = ArraySource(np.stack([image, image]), np.array([0, 1]))
+    images, _ = _take(evaluation_dataset(source, 8, 2, crop_padding=8), 1)[0]
+    assert images.mean() > 190
+    images, _ = _take(evaluation_dataset(source, 8, 2, crop="none"), 1)[0]
+    assert images.mean() == pytest.approx(50, abs=10)

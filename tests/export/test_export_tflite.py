@@ -1,0 +1,120 @@
+"""TFLite files hold built-in operations only, take any size, and say what they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from effnetv2_tf.export.loading import predict
+from effnetv2_tf.export.runtimes import TFLiteRunner
+from effnetv2_tf.export.tflite import PRECISIONS, export_tflite
+from effnetv2_tf.export.tflite_metadata import read_metadata
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
+
+from effnetv2_tf.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def files(exportable, pixels, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tflite")
+    return {
+        name: export_tflite(exportable, folder / f"{name}.tflite", name, representative=pixels)
+        for name in PRECISIONS
+    }
+
+
+def operations(path) -> list[int]:
+    model = flatbuffer_utils.read_model(str(path))
+    codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
+    return [codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
+
+
+@pytest.mark.parametrize(
+    ("precision", "difference"),
+    [("float32", 5e-5), ("float16", 0.02), ("dynamic", 0.2), ("int8", 0.5), ("int16x8", 0.4)],
+)
+def test_agrees_with_keras(files, exportable, pixels, precision, difference):
+    runner = TFLiteRunner(files[precision])
+    expected = predict(exportable, pixels)
+    outputs = runner.run(pixels.astype(runner.dtype))
+    assert np.abs(outputs - expected).max() < difference
+    assert (outputs.argmax(-1) == expected.argmax(-1)).mean() > 0.5
+    assert len(set(expected.argmax(-1))) > 1
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_built_in_operations_only(files, precision):
+    assert schema.BuiltinOperator.CUSTOM not in operations(files[precision])
+
+
+def test_one_operation_for_each_convolution(files, exportable):
+    kinds = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+    found = [code for code in operations(files["float32"]) if code in kinds]
+    assert len(found) == exportable.graph.convolution_count()
+
+
+def test_any_batch_and_image_size(files, network):
+    runner = TFLiteRunner(files["float32"])
+    assert (runner.batch_size, runner.image_size) == (None, None)
+    for shape in ((3, 24, 40, 3), (1, 57, 57, 3), (2, 32, 32, 3)):
+        x = np.random.default_rng(0).integers(0, 256, shape).astype("f")
+        np.testing.assert_allclose(runner.run(x), network(x), atol=5e-5)
+
+
+def test_fixed_shape(exportable, tmp_path):
+    path = export_tflite(exportable, tmp_path / "a.tflite", image_size=40, resizable=False)
+    runner = TFLiteRunner(path)
+    assert (runner.batch_size, runner.image_size) == (1, 40)
+
+
+def test_int8_takes_pixels_as_they_are(files):
+    model = flatbuffer_utils.read_model(str(files["int8"]))
+    graph = model.subgraphs[0]
+    image = graph.tensors[graph.inputs[0]]
+    assert image.type == schema.TensorType.UINT8
+    assert image.quantization.zeroPoint[0] == 0
+    assert abs(image.quantization.scale[0] - 1) < 0.01
+
+
+def test_labels_and_preparation_in_the_file(files, exportable):
+    metadata, labels = read_metadata(files["float32"].read_bytes())
+    assert labels == list(exportable.labels)
+    assert metadata["labels"] == labels
+    assert metadata["preparation"]["image_size"] == 32
+    normalization = metadata["input"]["normalization"]
+    assert normalization["inside_the_model"]
+    np.testing.assert_allclose(normalization["mean"], [123.675, 116.28, 103.53])
+
+
+def test_standard_metadata_buffer(files):
+    model = flatbuffer_utils.read_model(str(files["int8"]))
+    (entry,) = [m for m in model.metadata if m.name == b"TFLITE_METADATA"]
+    content = bytes(model.buffers[entry.buffer].data)
+    assert content[4:8] == b"M001"
+    for text in (b"small", b"labels.txt", b"image", b"probabilities"):
+        assert text in content
+
+
+def test_signature_names(files):
+    from ai_edge_litert.interpreter import Interpreter
+
+    signature = Interpreter(str(files["float32"])).get_signature_list()["serving_default"]
+    assert signature == {"inputs": ["image"], "outputs": ["probabilities"]}
+
+
+def test_preprocessing_left_out(exportable, pixels, tmp_path):
+    path = export_tflite(exportable, tmp_path / "a.tflite", preprocessing=False)
+    outputs = TFLiteRunner(path).run(exportable.graph.normalization(pixels).numpy())
+    np.testing.assert_allclose(outputs, predict(exportable, pixels), atol=5e-5)
+    assert not read_metadata(path.read_bytes())[0]["input"]["normalization"]["inside_the_model"]
+
+
+def test_bad_arguments(exportable, pixels, tmp_path):
+    path = tmp_path / "a.tflite"
+    with pytest.raises(UsageError, match=r"unknown precision 'int9'; did you mean 'int8'\?"):
+        export_tflite(exportable, path, "int9")
+    with pytest.raises(UsageError, match=r"at least 32 representative images.*received 5"):
+        export_tflite(exportable, path, "int8", representative=pixels[:5])
+    with pytest.raises(UsageError, match="received 0"):
+        export_tflite(exportable, path, "int16x8")
+    assert not path.exists()

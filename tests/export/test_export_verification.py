@@ -1,0 +1,161 @@
+"""Artefacts that compute something else, or nothing, are found out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from effnetv2_tf.export.exporter import ExportOptions, export
+from effnetv2_tf.export.images import FolderImages, ImagePreparation, Images
+from effnetv2_tf.export.loading import wrap_model
+from effnetv2_tf.export.onnx import export_onnx
+from effnetv2_tf.export.runtimes import Artefact
+from effnetv2_tf.export.tflite import export_tflite
+from effnetv2_tf.export.verification import held_out, verify
+
+from effnetv2_tf.errors import UsageError
+
+
+class FewImages:
+    """Patterns that also calibrate."""
+
+    def __init__(self, pixels: np.ndarray, calibration: int = 40) -> None:
+        self.pixels = pixels
+        self.calibration = calibration
+
+    def held_out(self, preparation: ImagePreparation, count: int) -> Images:
+        size = preparation.image_size
+        pixels = np.resize(self.pixels, (len(self.pixels), size, size, 3))
+        return Images(pixels[:count], np.zeros(len(pixels[:count]), int), "patterns")
+
+    def representative(self, preparation: ImagePreparation, count: int) -> Images:
+        return Images(self.pixels[: self.calibration], None, "patterns")
+
+
+@pytest.fixture(scope="module")
+def calibrated(network, pixels):
+    return wrap_model(network, None, ImagePreparation(32), FewImages(pixels))
+
+
+@pytest.fixture(scope="module")
+def sets(exportable):
+    return held_out(exportable, 40)
+
+
+def test_two_batch_sizes_and_two_image_sizes(exportable, sets, tmp_path):
+    path = export_onnx(exportable, tmp_path / "a.onnx")
+    verdict = verify(Artefact("onnx", "float32", path), exportable, sets)
+    assert (verdict.status, verdict.ok) == ("passed", True)
+    checked = [(c.batch_size, c.image_size, c.images) for c in verdict.comparisons]
+    assert checked == [(16, 32, 40), (1, 32, 16), (16, 64, 16)]
+    assert all(c.max_difference < 1e-4 for c in verdict.comparisons)
+    assert verdict.comparisons[0].top_1_agreement == 1.0
+    assert verdict.latency_ms > 0
+    assert verdict.load_seconds > 0
+    assert verdict.megabytes == pytest.approx(path.stat().st_size / 1e6, abs=1e-3)
+
+
+def test_fixed_shapes_are_checked_at_that_shape(exportable, tmp_path):
+    path = export_onnx(exportable, tmp_path / "a.onnx", batch_size=3, image_size=24)
+    sets = held_out(exportable, 10, image_size=24)
+    verdict = verify(Artefact("onnx", "float32", path), exportable, sets)
+    assert verdict.ok, verdict.problem
+    assert [(c.batch_size, c.image_size) for c in verdict.comparisons] == [(3, 24)]
+
+
+def test_another_network_fails(network, exportable, sets, tmp_path):
+    classifier = network.get_layer("classifier")
+    saved = classifier.get_weights()
+    classifier.bias.assign_add(np.linspace(0, 2, 7).astype("f"))
+    other = wrap_model(network, None, ImagePreparation(32))
+    path = export_tflite(other, tmp_path / "a.tflite")
+    classifier.set_weights(saved)
+    verdict = verify(Artefact("tflite", "float32", path), exportable, sets)
+    assert verdict.status == "failed"
+    assert "outputs differ by" in verdict.problem
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx", "savedmodel"])
+def test_a_damaged_file_fails(exportable, sets, tmp_path, kind):
+    path = tmp_path / "damaged"
+    path.write_bytes(b"no model at all")
+    verdict = verify(Artefact(kind, "float32", path), exportable, sets)
+    assert verdict.status == "failed"
+    assert verdict.problem.startswith("does not run: ")
+    assert path.exists()
+
+
+def test_everything_at_once(calibrated, tmp_path):
+    options = ExportOptions(tflite=("float32", "int8"), check_images=40, int8_threshold=0.5)
+    report = export(calibrated, tmp_path, ["savedmodel", "tflite", "onnx"], options)
+    assert report.ok, report.table()
+    saved = json.loads((tmp_path / "export_report.json").read_text())
+    found = {(a["format"], a["precision"]): a for a in saved["artefacts"]}
+    assert list(found) == [
+        ("savedmodel", "float32"),
+        ("tflite", "float32"),
+        ("tflite", "int8"),
+        ("onnx", "float32"),
+    ]
+    assert all(a["status"] == "passed" for a in found.values())
+    assert found["tflite", "int8"]["comparisons"][0]["accuracy"] is not None
+    assert saved["checked_on"] == "40 images of patterns at 32 px"
+    assert (tmp_path / "export_report.png").read_bytes().startswith(b"\x89PNG")
+    assert "savedmodel float32  passed" in report.table()
+
+
+def test_int8_below_the_threshold_is_refused(calibrated, tmp_path):
+    options = ExportOptions(tflite=("int8",), check_images=40, int8_threshold=1.01)
+    report = export(calibrated, tmp_path, ["tflite"], options)
+    (verdict,) = report.verdicts
+    assert (report.ok, verdict.status) == (False, "refused")
+    assert "int16x8" in verdict.problem
+    assert "--force" in verdict.problem
+    assert [p.name for p in (tmp_path / "tflite").iterdir()] == ["model_int8.refused.tflite"]
+    assert json.loads((tmp_path / "export_report.json").read_text())["ok"] is False
+
+
+def test_a_refused_file_can_be_kept(calibrated, tmp_path):
+    options = ExportOptions(tflite=("int8",), check_images=40, int8_threshold=1.01, force=True)
+    report = export(calibrated, tmp_path, ["tflite"], options)
+    assert (report.ok, report.verdicts[0].status) == (True, "forced")
+    assert (tmp_path / "tflite" / "model_int8.tflite").exists()
+
+
+def test_bad_requests_fail_before_anything_is_written(exportable, calibrated, pixels, tmp_path):
+    target = tmp_path / "out"
+
+    def refuses(match, formats, subject=exportable, **options):
+        with pytest.raises(UsageError, match=match):
+            export(subject, target, formats, ExportOptions(**options))
+
+    refuses(r"unknown format 'tflit'; did you mean 'tflite'\?", ["tflit"])
+    refuses("expected at least one of savedmodel", [])
+    refuses(r"--tflite: unknown precision 'int4'", ["tflite"], tflite=("int4",))
+    refuses("--input_dtype: expected float32 or uint8", ["onnx"], input_dtype="int8")
+    refuses(r"received 0 \(none given\)", ["tflite"], tflite=("int8",))
+    few = wrap_model(calibrated.model, None, ImagePreparation(32), FewImages(pixels, 31))
+    refuses("at least 32 representative images.*received 31", ["onnx"], few, onnx=("int8",))
+    assert not target.exists()
+    target.write_text("a file")
+    refuses("--output_dir: cannot write to", ["onnx"])
+
+
+def test_images_of_a_folder(tmp_path):
+    from PIL import Image
+
+    for number in range(6):
+        Image.new("RGB", (40, 30), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    supply, preparation = FolderImages(tmp_path), ImagePreparation(16)
+    checked = supply.held_out(preparation, 10).pixels
+    calibration = supply.representative(preparation, 2).pixels
+    assert checked.shape == (3, 16, 16, 3)
+    assert sorted(checked[:, 0, 0, 0]) == [40, 120, 200]
+    assert calibration.shape == (2, 16, 16, 3)
+    (tmp_path / "7.png").write_bytes(b"broken")
+    with pytest.raises(UsageError, match=r"7\.png cannot be decoded"):
+        supply.held_out(preparation, 10)
+        supply.representative(preparation, 10)
+    with pytest.raises(UsageError, match="expected a folder"):
+        FolderImages(tmp_path / "none").held_out(preparation, 1)

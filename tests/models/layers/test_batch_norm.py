@@ -1,0 +1,117 @@
+"""The fused batch norm against Keras's, and its statistics by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf.models.layers import BatchNorm
+
+SHAPE = (4, 5, 6, 3)
+
+
+def _images(seed=0):
+    rng = np.random.default_rng(seed)
+    return tf.constant(rng.normal(3.0, 2.0, SHAPE), tf.float32)
+
+
+def _pair(**options):
+    """Ours and Keras's with the same gamma, beta and moving statistics."""
+    ours = BatchNorm(momentum=0.8, epsilon=1e-3, **options)
+    theirs = keras.layers.BatchNormalization(momentum=0.8, epsilon=1e-3)
+    rng = np.random.default_rng(7)
+    weights = [rng.uniform(0.5, 1.5, 3).astype("float32") for _ in range(4)]
+    for layer in (ours, theirs):
+        layer.build((None, None, None, 3))
+        layer.set_weights(weights)
+    return ours, theirs
+
+
+def _gradients(layer, images, training):
+    factors = _images(1)  # so that the gradients differ from place to place
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        loss = tf.reduce_sum(layer(images, training=training) * factors)
+    return tape.gradient(loss, [images, *(w.value for w in layer.trainable_weights)])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_and_gradients_are_keras(training):
+    ours, theirs = _pair()
+    np.testing.assert_allclose(
+        ours(_images(), training=training), theirs(_images(), training=training), atol=2e-5
+    )
+    found, expected = (_gradients(x, _images(), training) for x in (ours, theirs))
+    assert len(found) == len(expected) == 3
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_moving_statistics_by_hand():
+    """The moving variance averages the unbiased batch variance."""
+    layer = BatchNorm(momentum=0.9)
+    layer(_images(), training=True)
+    pixels = _images().numpy().reshape(-1, 3)
+    np.testing.assert_allclose(layer.moving_mean.numpy(), 0.1 * pixels.mean(0), rtol=1e-4)
+    unbiased = pixels.var(0, ddof=1)
+    np.testing.assert_allclose(
+        layer.moving_variance.numpy(), 0.9 * 1 + 0.1 * unbiased, rtol=1e-5
+    )
+    layer(_images(), training=False)
+    np.testing.assert_allclose(layer.moving_mean.numpy(), 0.1 * pixels.mean(0), rtol=1e-4)
+
+
+def test_a_frozen_layer_normalises_with_its_moving_statistics():
+    ours, theirs = _pair()
+    ours.trainable = theirs.trainable = False
+    before = ours.get_weights()
+    outputs = ours(_images(), training=True)
+    np.testing.assert_allclose(outputs, theirs(_images(), training=True), atol=2e-5)
+    np.testing.assert_allclose(outputs, ours(_images(), training=False), atol=1e-6)
+    for old, new in zip(before, ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_activation_follows():
+    plain, activated = BatchNorm(), BatchNorm(activation="silu")
+    expected = keras.activations.silu(plain(_images(), training=True))
+    np.testing.assert_allclose(activated(_images(), training=True), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_statistics_stay_float32_under_mixed_precision(policy):
+    keras.mixed_precision.set_global_policy(policy)
+    layer = BatchNorm(momentum=0.9)
+    outputs = layer(_images(), training=True)
+    assert outputs.dtype == policy.removeprefix("mixed_")
+    assert {tf.as_dtype(w.dtype) for w in layer.weights} == {tf.float32}
+    for weight in layer.weights:
+        assert weight.numpy().dtype == np.float32
+    pixels = _images().numpy().reshape(-1, 3)
+    # Rounded to the lower precision before the layer, not after.
+    np.testing.assert_allclose(layer.moving_mean.numpy(), 0.1 * pixels.mean(0), rtol=1e-2)
+    assert not np.array_equal(
+        layer.moving_mean.numpy(), tf.cast(tf.cast(layer.moving_mean.numpy(), tf.bfloat16), tf.float32)
+    )
+
+
+def test_config_round_trip():
+    layer = BatchNorm(momentum=0.7, epsilon=1e-5, activation="relu6", synchronized=True, name="n")
+    again = BatchNorm.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.momentum == 0.7
+    assert again.synchronized
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.5])
+def test_an_impossible_momentum(momentum):
+    message = rf"`momentum` must lie in \(0, 1\].*momentum={momentum}"
+    with pytest.raises(ValueError, match=message):
+        BatchNorm(momentum=momentum)
+
+
+def test_momentum_1_keeps_the_statistics():
+    layer = BatchNorm(momentum=1.0)
+    layer(_images(), training=True)
+    np.testing.assert_array_equal(layer.moving_mean.numpy(), 0)
+    np.testing.assert_array_equal(layer.moving_variance.numpy(), 1)

@@ -1,0 +1,168 @@
+"""The average of weights, against sums done by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf import ExponentialMovingAverage, build_network
+
+
+def _model(**compile_options):
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4),
+            keras.layers.BatchNormalization(momentum=0.5),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False, **compile_options)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _data(count=20):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(count, 3)).astype("float32"), rng.normal(size=(count, 1))
+
+
+class _History(keras.callbacks.Callback):
+    """The raw weights after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = []
+
+    def on_train_begin(self, logs=None):
+        self.weights.append(self.model.get_weights())
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.weights.append(self.model.get_weights())
+
+
+def _by_hand(history, decay_at):
+    averages = [w.copy() for w in history[0]]
+    for step, weights in enumerate(history[1:], start=1):
+        d = decay_at(step)
+        averages = [d * a + (1 - d) * w for a, w in zip(averages, weights, strict=True)]
+    return averages
+
+
+@pytest.mark.parametrize(
+    ("warmup", "decay_at"),
+    [
+        (False, lambda step: 0.8),
+        (True, lambda step: min(0.3, (1 + step) / (10 + step))),  # reaches 0.3 at step 3
+    ],
+    ids=["constant", "warm-up"],
+)
+def test_averages_by_hand(warmup, decay_at):
+    model, history = _model(), _History()
+    ema = ExponentialMovingAverage(decay_at(1000), warmup=warmup)
+    model.fit(*_data(), batch_size=4, epochs=1, callbacks=[ema, history], verbose=0)
+    assert len(history.weights) == 6
+    expected = _by_hand(history.weights, decay_at)
+    for weight, average, hand in zip(model.weights, ema.averages, expected, strict=True):
+        np.testing.assert_allclose(average.numpy(), hand, rtol=1e-5, atol=1e-6, err_msg=weight.path)
+
+
+def test_moving_statistics_are_averaged_too():
+    model = _model()
+    ema = ExponentialMovingAverage(0.5, warmup=False)
+    model.fit(*_data(), batch_size=4, callbacks=[ema], verbose=0)
+    names = [weight.path.split("/")[-1] for weight in model.weights]
+    moved = ema.averages[names.index("moving_variance")].numpy()
+    assert not np.allclose(moved, 1.0)
+    assert not np.allclose(moved, model.weights[names.index("moving_variance")].numpy())
+
+
+def test_warm_up_follows_the_global_step():
+    model, history = _model(), _History()
+    model.optimizer.iterations.assign(90)
+    ema = ExponentialMovingAverage(0.99)
+    model.fit(*_data(4), batch_size=4, callbacks=[ema, history], verbose=0)
+    expected = _by_hand(history.weights, lambda step: (1 + 90 + step) / (10 + 90 + step))
+    np.testing.assert_allclose(ema.averages[0].numpy(), expected[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_call_without_a_step_changes_nothing():
+    model = _model()
+    ema = ExponentialMovingAverage(0.5, warmup=False)
+    model.fit(*_data(), batch_size=4, callbacks=[ema], verbose=0)
+    before = [average.numpy() for average in ema.averages]
+    for _ in range(3):
+        ema.on_train_batch_end(0)
+    for average, old in zip(ema.averages, before, strict=True):
+        np.testing.assert_array_equal(average.numpy(), old)
+
+
+def test_several_steps_per_execution_decay_as_often():
+    model, history = _model(steps_per_execution=5), _History()
+    ema = ExponentialMovingAverage(0.9, warmup=False)
+    model.fit(*_data(), batch_size=4, callbacks=[ema, history], verbose=0)
+    first, last = history.weights[0][0], history.weights[-1][0]
+    expected = 0.9**5 * first + (1 - 0.9**5) * last
+    np.testing.assert_allclose(ema.averages[0].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_validation_uses_the_average_and_training_goes_on_with_raw_weights():
+    model, history = _model(), _History()
+    ema = ExponentialMovingAverage(0.5, warmup=False)
+    validation = _data(8)
+    log = model.fit(
+        *_data(),
+        batch_size=4,
+        shuffle=False,
+        callbacks=[ema, history],
+        validation_data=validation,
+        verbose=0,
+    )
+    raw = history.weights[-1]
+    for weight, expected in zip(model.get_weights(), raw, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    model.set_weights(_by_hand(history.weights, lambda step: 0.5))
+    expected_loss = model.evaluate(*validation, verbose=0)
+    assert log.history["val_loss"] == [pytest.approx(expected_loss, rel=1e-4)]
+
+
+def test_applied_swaps_and_swaps_back_even_after_an_error():
+    model = _model()
+    ema = ExponentialMovingAverage(0.5, warmup=False)
+    model.fit(*_data(), batch_size=4, callbacks=[ema], verbose=0)
+    raw, averages = model.get_weights(), [a.numpy() for a in ema.averages]
+    with pytest.raises(RuntimeError, match="on purpose"), ema.applied():
+        np.testing.assert_array_equal(model.get_weights()[0], averages[0])
+        with ema.applied():  # within itself it does nothing
+            np.testing.assert_array_equal(model.get_weights()[0], averages[0])
+        np.testing.assert_array_equal(model.get_weights()[0], averages[0])
+        raise RuntimeError("on purpose")
+    np.testing.assert_array_equal(model.get_weights()[0], raw[0])
+    np.testing.assert_array_equal(ema.averages[0].numpy(), averages[0])
+
+
+def test_a_second_fit_after_an_interrupted_validation_has_raw_weights():
+    model = _model()
+    ema = ExponentialMovingAverage(0.5, warmup=False)
+    model.fit(*_data(), batch_size=4, callbacks=[ema], verbose=0)
+    raw = model.get_weights()
+    ema.on_test_begin()  # and an exception: `on_test_end` is never called
+    ema.on_train_begin()
+    np.testing.assert_array_equal(model.get_weights()[0], raw[0])
+
+
+def test_averages_are_no_weights_of_the_model(tiny_spec):
+    model = build_network(tiny_spec, classes=2)
+    model.compile("sgd", "categorical_crossentropy")
+    count = model.count_params()
+    ema = ExponentialMovingAverage(0.9)
+    ema.build(model)
+    assert model.count_params() == count
+    assert len(ema.variables) == len(model.weights) + 1
+    assert ema.variables[0].dtype == tf.int64
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_an_impossible_decay(decay):
+    with pytest.raises(ValueError, match=rf"`decay` must lie in \[0, 1\).*decay={decay}"):
+        ExponentialMovingAverage(decay)

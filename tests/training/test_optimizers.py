@@ -1,0 +1,195 @@
+"""The one-operation updates against Keras's own, and coupled L2 by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf import SGD, AdamW, RMSProp
+from effnetv2_tf.training.learning_rates import WarmUpDecay
+from effnetv2_tf.training.optimizers import with_coupled_l2
+
+SHAPES = [(3, 3, 2, 4), (4,), (4, 5), ()]
+
+
+def _variables():
+    rng = np.random.default_rng(0)
+    return [keras.Variable(rng.normal(size=shape).astype("float32")) for shape in SHAPES]
+
+
+def _run(optimizer, steps=5):
+    """Values after every step on gradients that are the same for every optimizer."""
+    variables = _variables()
+    rng = np.random.default_rng(1)
+    values = []
+
+    @tf.function
+    def step(gradients):
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    optimizer.build(variables)
+    for _ in range(steps):
+        step([tf.constant(rng.normal(size=shape), tf.float32) for shape in SHAPES])
+        values.append([variable.numpy() for variable in variables])
+    return values
+
+
+def _assert_same(ours, theirs):
+    for step, (a, b) in enumerate(zip(_run(ours), _run(theirs), strict=True)):
+        for shape, x, y in zip(SHAPES, a, b, strict=True):
+            np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6, err_msg=f"{step} {shape}")
+
+
+SCHEDULE = WarmUpDecay(0.1, "exponential", [(9, 3, 256)], warmup_epochs=1, decay_epochs=0.3)
+RATES = pytest.mark.parametrize("rate", [0.05, SCHEDULE], ids=["number", "schedule"])
+
+
+@RATES
+def test_rmsprop(rate):
+    options = {"rho": 0.9, "momentum": 0.9, "epsilon": 1e-3}
+    _assert_same(RMSProp(rate, **options), keras.optimizers.RMSprop(rate, **options))
+
+
+@RATES
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd(rate, nesterov):
+    options = {"momentum": 0.9, "nesterov": nesterov}
+    _assert_same(SGD(rate, **options), keras.optimizers.SGD(rate, **options))
+
+
+@RATES
+def test_adamw(rate):
+    options = {"weight_decay": 0.01, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 1e-5}
+    _assert_same(AdamW(rate, **options), keras.optimizers.AdamW(rate, **options))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (RMSProp, keras.optimizers.RMSprop, {"momentum": 0.0}),
+        (RMSProp, keras.optimizers.RMSprop, {"momentum": 0.9, "centered": True}),
+        (SGD, keras.optimizers.SGD, {"momentum": 0.0}),
+        (AdamW, keras.optimizers.AdamW, {"amsgrad": True}),
+        (RMSProp, keras.optimizers.RMSprop, {"momentum": 0.9, "global_clipnorm": 0.5}),
+        (RMSProp, keras.optimizers.RMSprop, {"momentum": 0.9, "weight_decay": 0.1}),
+        (SGD, keras.optimizers.SGD, {"momentum": 0.9, "clipvalue": 0.1}),
+    ],
+)
+def test_forms_for_which_there_is_no_operation_and_keras_options(ours, theirs, options):
+    common = {"epsilon": 1e-3} if ours is RMSProp else {}
+    _assert_same(
+        ours(learning_rate=0.05, **common, **options),
+        theirs(learning_rate=0.05, **common, **options),
+    )
+
+
+def test_rmsprop_by_hand():
+    """ms starts at 0, epsilon is inside the root, l2 joins the gradient before the averages."""
+    variable = keras.Variable(np.full((1, 1), 2.0, "float32"))
+    optimizer = RMSProp(0.5, rho=0.9, momentum=0.9, epsilon=1e-3, l2=0.1)
+    optimizer.build([variable])
+    weight, square, momentum = 2.0, 0.0, 0.0
+    for gradient in (1.0, -0.5):
+        optimizer.apply_gradients([(tf.constant([[gradient]]), variable)])
+        g = gradient + 0.1 * weight
+        square = 0.9 * square + 0.1 * g * g
+        momentum = 0.9 * momentum + 0.5 * g / np.sqrt(square + 1e-3)
+        weight -= momentum
+        assert float(variable[0, 0]) == pytest.approx(weight, rel=1e-5)
+
+
+def test_l2_acts_on_kernels_only():
+    variables = _variables()
+    before = [variable.numpy() for variable in variables]
+    optimizer = SGD(0.1, momentum=0.0, l2=0.5)
+    optimizer.apply_gradients([(tf.zeros(shape), v) for shape, v in zip(SHAPES, variables)])  # noqa: B905
+    for shape, old, variable in zip(SHAPES, before, variables, strict=True):
+        factor = 1 - 0.1 * 0.5 if len(shape) >= 2 else 1.0
+        np.testing.assert_allclose(variable.numpy(), old * factor, rtol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers.Optimizer, "apply"), reason="Keras 3")
+def test_l2_acts_through_apply_too():
+    """As custom loops and the loss scaling of mixed_float16 call it."""
+    variable = keras.Variable(np.full((2, 2), 2.0, "float32"))
+    SGD(0.1, momentum=0.0, l2=0.5).apply([tf.zeros((2, 2))], [variable])
+    np.testing.assert_allclose(variable.numpy(), 1.9, rtol=1e-6)
+    scaled = keras.optimizers.LossScaleOptimizer(SGD(0.1, momentum=0.0, l2=0.5))
+    scaled.apply([tf.zeros((2, 2))], [variable])
+    np.testing.assert_allclose(variable.numpy(), 1.9 * 0.95, rtol=1e-6)
+
+
+def test_l2_joins_before_clipping():
+    variable = keras.Variable(np.full((2, 2), 100.0, "float32"))
+    optimizer = SGD(0.1, momentum=0.0, l2=0.5, global_clipnorm=1.0)
+    optimizer.apply_gradients([(tf.zeros((2, 2)), variable)])
+    np.testing.assert_allclose(variable.numpy(), 100 - 0.1 * 0.5, rtol=1e-6)
+
+
+def test_a_variable_without_a_gradient_is_left_alone():
+    used, unused = keras.Variable(np.ones((2, 2), "float32")), keras.Variable(np.ones((2, 2)))
+    optimizer = SGD(0.1, momentum=0.0, l2=0.5)
+    optimizer.build([used, unused])
+    optimizer.apply_gradients([(tf.ones((2, 2)), used), (None, unused)])
+    np.testing.assert_allclose(used.numpy(), 1 - 0.1 * 1.5, rtol=1e-6)
+    np.testing.assert_array_equal(unused.numpy(), 1)
+
+
+def test_a_sparse_gradient():
+    slices = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([1]), tf.constant([3, 2]))
+    ours, theirs = (keras.Variable(np.ones((3, 2), "float32")) for _ in range(2))
+    RMSProp(0.1).apply_gradients([(slices, ours)])
+    keras.optimizers.RMSprop(0.1, momentum=0.9, epsilon=1e-3).apply_gradients([(slices, theirs)])
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
+
+
+def test_any_keras_optimizer_with_l2():
+    variable, plain = (keras.Variable(np.full((2, 2), 2.0, "float32")) for _ in range(2))
+    with_coupled_l2(keras.optimizers.Adam)(0.1, l2=0.5).apply_gradients(
+        [(tf.ones((2, 2)), variable)]
+    )
+    keras.optimizers.Adam(0.1).apply_gradients([(tf.ones((2, 2)) + 0.5 * 2.0, plain)])
+    np.testing.assert_allclose(variable.numpy(), plain.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        RMSProp(0.3, rho=0.8, momentum=0.7, epsilon=1e-4, l2=1e-5),
+        SGD(0.3, momentum=0.7, nesterov=True, l2=1e-5),
+        AdamW(SCHEDULE, weight_decay=0.02, l2=1e-5),
+        with_coupled_l2(keras.optimizers.Adam)(0.3, beta_1=0.8, l2=1e-5),
+    ],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
+def test_config_round_trip(optimizer):
+    again = type(optimizer).from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config()
+    assert again.l2 == 1e-5
+    through_keras = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(through_keras) is type(optimizer)
+    assert through_keras.get_config() == optimizer.get_config()
+
+
+def test_negative_l2():
+    with pytest.raises(ValueError, match="RMSProp: `l2` must be >= 0. Received: l2=-1"):
+        RMSProp(l2=-1)
+
+
+def test_the_graph_is_small():
+    """An update is one operation (and reading what it needs), not Keras's dozen."""
+
+    def operations(optimizer):
+        variables = [keras.Variable(np.ones((3, 3))) for _ in range(10)]
+        optimizer.build(variables)
+
+        @tf.function
+        def step(gradients):
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+        graph = step.get_concrete_function([tf.ones((3, 3))] * 10).graph
+        return [operation.type for operation in graph.get_operations()]
+
+    ours, theirs = operations(RMSProp()), operations(keras.optimizers.RMSprop(momentum=0.9))
+    assert ours.count("ResourceApplyRMSProp") == 10
+    assert len(ours) < len(theirs) / 1.5

@@ -1,0 +1,237 @@
+"""`ProgressiveLearning` with plain `fit`: what the network sees, step by step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf import ProgressiveLearning
+
+
+def _fit(plain, progressive, **options):
+    return plain.model.fit(
+        progressive.fit_dataset(),
+        epochs=options.pop("epochs", progressive.schedule.epochs),
+        callbacks=[progressive, *options.pop("callbacks", [])],
+        verbose=0,
+        **options,
+    )
+
+
+def _sides(plain):
+    return [shape[1] for shape in plain.inputs.shapes]
+
+
+def test_a_plain_model_sees_the_sizes_of_the_stages(plain_model, make_schedule, batches):
+    plain = plain_model()
+    history = _fit(plain, ProgressiveLearning(make_schedule(), batches))
+    assert plain.inputs.shapes == [(4, 8, 8, 1)] * 6 + [(4, 12, 12, 1)] * 6
+    assert plain.inputs.values == [1, 2, 3] * 4
+    assert plain.steps == 12
+    assert history.epoch == [0, 1, 2, 3]
+    assert len(history.history["loss"]) == 4
+
+
+def test_one_trace_serves_all_sizes(plain_model, make_schedule, batches):
+    plain = plain_model()
+    _fit(plain, ProgressiveLearning(make_schedule(), batches))
+    assert plain.traces == [(None, None, None, 1)]
+
+
+def test_static_sizes_are_traced_once_a_stage(plain_model, make_schedule, batches):
+    plain = plain_model()
+    make = lambda stage: batches(stage).unbatch().batch(4, drop_remainder=True)  # noqa: E731
+    _fit(plain, ProgressiveLearning(make_schedule(), make, dynamic_sizes=False))
+    assert plain.traces == [(4, 8, 8, 1), (4, 12, 12, 1)]
+
+
+def test_logs_tell_every_scheduled_value(plain_model, make_schedule, batches, ends):
+    schedule = make_schedule(
+        **ends(
+            randaugment_magnitude=(5, 15),
+            mixup_alpha=(0, 0.2),
+            cutmix_alpha=(0, 1),
+            dropout_rate=(0.1, 0.3),
+        )
+    )
+    plain = plain_model(keras.layers.Dropout(0.5))
+    history = _fit(plain, ProgressiveLearning(schedule, batches)).history
+    assert history["stage"] == [0, 0, 1, 1]
+    assert history["image_size"] == [8, 8, 12, 12]
+    assert history["batch_size"] == [4] * 4
+    assert history["randaugment_magnitude"] == [5, 5, 15, 15]
+    assert history["mixup_alpha"] == [0, 0, 0.2, 0.2]
+    assert history["cutmix_alpha"] == [0, 0, 1, 1]
+    assert history["dropout_rate"] == [0.1, 0.1, 0.3, 0.3]
+    assert history["learning_rate"] == pytest.approx([0.01] * 4)
+    assert "drop_path_rate" not in history
+
+
+def test_batch_logs_tell_stage_and_size(plain_model, make_schedule, batches):
+    seen = []
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append((logs["stage"], logs["image_size"]))
+    )
+    _fit(plain_model(), ProgressiveLearning(make_schedule(), batches), callbacks=[record])
+    assert seen == [(0, 8)] * 6 + [(1, 12)] * 6
+
+
+def test_batch_sizes_of_the_stages(plain_model, make_schedule, batches):
+    plain = plain_model()
+    schedule = make_schedule(batch_size=[6, 4])  # epochs of 2 and of 3 steps
+    history = _fit(plain, ProgressiveLearning(schedule, batches))
+    assert plain.inputs.shapes == [(6, 8, 8, 1)] * 4 + [(4, 12, 12, 1)] * 6
+    assert plain.inputs.values == [1, 2] * 2 + [1, 2, 3] * 2
+    assert plain.steps == schedule.total_steps == 10
+    assert history.history["batch_size"] == [6, 6, 4, 4]
+
+
+def test_the_loss_of_an_epoch_is_its_own_mean(plain_model, make_schedule, batches):
+    """Also where a shorter epoch's surplus steps do nothing."""
+    plain = plain_model()
+    plain.model.optimizer.learning_rate = 0.0
+    history = _fit(plain, ProgressiveLearning(make_schedule(batch_size=[6, 4]), batches))
+    expected = plain.model.evaluate(batches(make_schedule().stages[0]), verbose=0)
+    assert history.history["loss"] == pytest.approx([expected] * 4)
+
+
+def test_starts_in_the_middle_of_an_epoch(plain_model, make_schedule, batches):
+    plain = plain_model()
+    plain.model.optimizer.iterations.assign(7)  # one step of stage 2's first epoch is made
+    history = _fit(plain, ProgressiveLearning(make_schedule(), batches), initial_epoch=2)
+    assert _sides(plain) == [12] * 5
+    assert plain.inputs.values == [2, 3, 1, 2, 3]
+    assert plain.steps == 12
+    assert history.history["stage"] == [1, 1]
+
+
+def test_a_dataset_that_takes_start_step_is_told_it(plain_model, make_schedule, batches):
+    calls = []
+
+    def make_dataset(stage, start_step=0):
+        calls.append((stage.index, start_step))
+        return batches(stage).skip(start_step % stage.steps_per_epoch)
+
+    plain = plain_model()
+    plain.model.optimizer.iterations.assign(4)
+    progressive = ProgressiveLearning(make_schedule(), make_dataset)
+    fit_dataset = progressive.fit_dataset()
+    calls.clear()
+    plain.model.fit(fit_dataset, epochs=4, initial_epoch=1, callbacks=[progressive], verbose=0)
+    assert calls == [(0, 4), (1, 6)]
+    assert plain.inputs.values[:2] == [2, 3]
+
+
+def test_several_steps_per_execution(plain_model, make_schedule, batches):
+    plain = plain_model(steps_per_execution=2)
+    schedule = make_schedule(batch_size=3)  # epochs of four steps
+    _fit(plain, ProgressiveLearning(schedule, batches))
+    assert plain.inputs.shapes == [(3, 8, 8, 1)] * 8 + [(3, 12, 12, 1)] * 8
+    assert plain.inputs.values == [1, 2, 3, 4] * 4
+    assert plain.steps == 16
+
+
+def test_several_steps_per_execution_with_epochs_of_different_lengths(
+    plain_model, make_schedule, batches
+):
+    plain = plain_model(steps_per_execution=2)
+    _fit(plain, ProgressiveLearning(make_schedule(batch_size=[6, 3]), batches))
+    assert plain.inputs.values == [1, 2] * 2 + [1, 2, 3, 4] * 2
+    assert plain.steps == 12
+
+
+def test_steps_per_execution_must_divide_the_epoch(plain_model, make_schedule, batches):
+    plain = plain_model(steps_per_execution=2)
+    with pytest.raises(ValueError, match=r"`steps_per_execution` \(2\) must divide.*has 3"):
+        _fit(plain, ProgressiveLearning(make_schedule(), batches))
+
+
+def test_a_model_for_one_size_is_refused(plain_model, make_schedule, batches):
+    message = r"takes images of 12x12 pixels only.*\[8, 12\].*input_shape=\(None, None, 1\)"
+    with pytest.raises(ValueError, match=message):
+        plain = plain_model(input_size=12)
+        plain.model.fit(
+            np.zeros((4, 12, 12, 1)),
+            np.zeros(4),
+            callbacks=[ProgressiveLearning(make_schedule(), batches)],
+            verbose=0,
+        )
+
+
+def test_plain_fit_works_afterwards(plain_model, make_schedule, batches):
+    plain = plain_model()
+    _fit(plain, ProgressiveLearning(make_schedule(), batches))
+    plain.inputs.shapes.clear()
+    plain.model.fit(np.ones((6, 10, 10, 1)), np.zeros(6), batch_size=3, verbose=0)
+    assert plain.inputs.shapes == [(3, 10, 10, 1)] * 2
+    assert plain.steps == 14
+
+
+def test_fit_a_second_time_begins_anew(plain_model, make_schedule, batches):
+    plain = plain_model()
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    _fit(plain, progressive)
+    _fit(plain, progressive)
+    assert _sides(plain) == ([8] * 6 + [12] * 6) * 2
+    assert plain.steps == 24
+    assert plain.traces == [(None, None, None, 1)]
+
+
+def test_fit_in_two_parts_is_fit_in_one(plain_model, make_schedule, batches):
+    plain = plain_model()
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    _fit(plain, progressive, epochs=1)
+    _fit(plain, progressive, initial_epoch=1)
+    assert _sides(plain) == [8] * 6 + [12] * 6
+    assert plain.inputs.values == [1, 2, 3] * 4
+
+
+class _Interrupt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_fit_after_an_interruption(plain_model, make_schedule, batches):
+    """Keras calls no `on_train_end` then, so the wrapped function is still in place."""
+    plain = plain_model()
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(plain, progressive, callbacks=[_Interrupt()])
+    plain.model.optimizer.iterations.assign(0)
+    plain.inputs.shapes.clear()
+    _fit(plain, ProgressiveLearning(make_schedule(), batches))
+    assert _sides(plain) == [8] * 6 + [12] * 6
+
+
+def test_plain_fit_after_an_interruption(plain_model, make_schedule, batches):
+    plain = plain_model()
+    with pytest.raises(KeyboardInterrupt):
+        _fit(plain, ProgressiveLearning(make_schedule(), batches), callbacks=[_Interrupt()])
+    plain.inputs.shapes.clear()
+    plain.model.fit(np.ones((6, 10, 10, 1)), np.zeros(6), batch_size=3, verbose=0)
+    assert plain.inputs.shapes == [(3, 10, 10, 1)] * 2
+
+
+def test_fit_dataset_only_counts_steps(make_schedule, batches):
+    dataset = ProgressiveLearning(make_schedule(batch_size=[6, 4]), batches).fit_dataset()
+    assert dataset.cardinality() == 3
+    assert dataset.element_spec[0].shape == (6, 8, 8, 1)
+
+
+def test_example_weights_reach_the_loss(plain_model, make_schedule, batches):
+    def weightless(stage):
+        return batches(stage).map(lambda x, y: (x, y, tf.zeros_like(y, tf.float32)))
+
+    history = _fit(plain_model(), ProgressiveLearning(make_schedule(), weightless))
+    assert history.history["loss"] == [0, 0, 0, 0]
+
+
+def test_validation_sees_its_own_data(plain_model, make_schedule, batches):
+    plain = plain_model()
+    history = _fit(
+        plain,
+        ProgressiveLearning(make_schedule(), batches),
+        validation_data=(np.ones((5, 20, 20, 1), "float32"), np.zeros(5)),
+    )
+    assert len(history.history["val_loss"]) == 4
+    assert 20 not in _sides(plain)

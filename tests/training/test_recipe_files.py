@@ -1,0 +1,227 @@
+"""Recipes: every shipped one loads and builds; whatever is wrong is said in one line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.training import build
+from effnetv2_tf.training.learning_rates import WarmUpDecay
+from effnetv2_tf.training.recipe import Recipe
+from effnetv2_tf.training.recipe_files import (
+    dump_recipe,
+    load_recipe,
+    packaged_recipes,
+    parse_recipe,
+)
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+GOOD = """
+name: small
+model: {name: efficientnetv2-b0}
+data: {source: digits}
+training: {epochs: 8, batch_size: 64}
+progressive: {image_size: [16, 32]}
+"""
+
+
+def _recipe_file(folder, text=GOOD):
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_shipped_recipe_loads_and_builds(path):
+    recipe = load_recipe(path)
+    schedule = build.build_schedule(recipe, num_examples=1_281_167)
+    optimizer = build.build_optimizer(recipe, schedule)
+    spec = build.network_spec(recipe.model)
+    assert schedule.epochs == recipe.training.epochs
+    assert schedule.stages[-1].image_size <= build.evaluation_size(recipe)
+    assert isinstance(optimizer._learning_rate, WarmUpDecay)
+    assert spec.stages
+    assert recipe.name == path.stem
+
+
+def test_there_are_shipped_recipes():
+    assert {path.name for path in CONFIGS} == set(packaged_recipes())
+    assert "quickstart.yaml" in packaged_recipes()
+
+
+def test_a_shipped_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("configs/quickstart.yaml").name == "quickstart"
+    assert load_recipe("quickstart.yaml").name == "quickstart"
+
+
+def test_dump_and_load_are_inverse(tmp_path):
+    recipe = load_recipe("configs/quickstart.yaml")
+    text = dump_recipe(recipe)
+    assert load_recipe(_recipe_file(tmp_path, text)) == recipe
+    assert "final_share: 0.0" in text  # defaults are written out
+
+
+def test_overrides(tmp_path):
+    recipe = load_recipe(
+        _recipe_file(tmp_path),
+        [
+            "training.epochs=5",
+            "learning_rate.per_256=1e-2",
+            "progressive.image_size=[8, 24]",
+            "training.ema_decay=null",
+            "data.augmentation.flip=false",
+            "name=a=b",
+        ],
+    )
+    assert recipe.training.epochs == 5
+    assert recipe.learning_rate.per_256 == 0.01
+    assert recipe.progressive.image_size == (8, 24)
+    assert recipe.training.ema_decay is None
+    assert recipe.data.augmentation.flip is False
+    assert recipe.name == "a=b"
+
+
+# Changes by --set, and what the message must hold.
+WRONG = [
+    ("training.epoch=5", ["training.epoch: unknown key", "did you mean 'epochs'?"]),
+    ("trainning.epochs=5", ["trainning: unknown key", "did you mean 'training'?"]),
+    ("data.augmentation.flipp=1", ["data.augmentation.flipp: unknown key", "'flip'"]),
+    ("model.zzzz=1", ["model.zzzz: unknown key", "known: name, weights, width"]),
+    ("training.epochs=many", ["training.epochs: ", "integer", "received 'many'"]),
+    ("training.epochs=2.5", ["training.epochs: ", "integer", "received 2.5"]),
+    ("training.epochs=0", ["training.epochs: ", "greater than or equal to 1", "received 0"]),
+    ("training.epochs=null", ["training.epochs: ", "received None"]),
+    ("progressive.stages=true", ["progressive.stages: ", "received True"]),
+    ("training.ema_decay=1.5", ["training.ema_decay: ", "less than 1", "received 1.5"]),
+    ("training.precision=bfloat16", ["training.precision: ", "did you mean 'mixed_bfloat16'"]),
+    ("progressive.stages=9", ["progressive.stages: expected at most training.epochs (8)", "9"]),
+    ("progressive.image_size=[7, 32]", ["progressive.image_size: ", "at least 8 pixels", "7"]),
+    ("progressive.image_size=32", ["progressive.image_size: ", "received 32"]),
+    ("progressive.image_size=[8, 9, 10]", ["progressive.image_size", "received"]),
+    ("progressive.image_sizes=[8, 4]", ["progressive.image_sizes: expected 4 numbers"]),
+    ("progressive.dropout_rate=[0, 1]", ["progressive.dropout_rate.1: ", "less than 1"]),
+    ("learning_rate.per_256=.inf", ["learning_rate.per_256: ", "finite"]),
+    ("learning_rate.per_256=-1", ["learning_rate.per_256: ", "greater than 0", "received -1"]),
+    ("learning_rate.decay=cosin", ["learning_rate.decay: ", "did you mean 'cosine'?"]),
+    ("model.stages=[{block: fused, filers: 8, repeats: 1}]", ["model.stages.0."]),
+    ("data.channels=2", ["data.channels: ", "1 or 3", "received 2"]),
+    ("data.num_classes=1", ["data.num_classes: ", "greater than or equal to 2"]),
+    ("model=5", ["model: ", "received 5"]),
+    ("training.epochs.x=5", ["--set training.epochs.x: 'epochs' is no section"]),
+    ("training.epochs", ["--set: expected section.key=value, received 'training.epochs'"]),
+    ("training.epochs=[1", ["--set training.epochs: not valid YAML: '[1'"]),
+]
+
+
+@pytest.mark.parametrize(("override", "parts"), WRONG, ids=[w[0] for w in WRONG])
+def test_what_is_wrong_is_said_in_one_line(tmp_path, override, parts):
+    with pytest.raises(UsageError) as caught:
+        load_recipe(_recipe_file(tmp_path), [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("key", ["name", "model.name", "data.source", "progressive.image_size"])
+def test_a_missing_key_is_named(tmp_path, key):
+    tree = yaml.safe_load(GOOD)
+    *parents, last = key.split(".")
+    node = tree[parents[0]] if parents else tree
+    del node[last]
+    path = _recipe_file(tmp_path, yaml.safe_dump(tree))
+    with pytest.raises(UsageError, match=f"recipe.yaml: {key}: expected a value.*missing"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: a\nmodel: {name: b\ndata: x", r"recipe\.yaml, line 3: not valid YAML"),
+        ("name: a\n\tmodel: b", r"recipe\.yaml, line 2: not valid YAML"),
+        ("", "expected a mapping of sections, received nothing"),
+        ("- a\n- b", "expected a mapping of sections, received list"),
+        ("name: a\0b", "not valid YAML"),
+        (b"\xff\xfe\x00\xd8\x01", "not valid YAML|not a text file"),
+        (b"name: caf\xe9\n", "not valid YAML|not a text file"),
+        ("name: a\nname: b\n", r"line 2: not valid YAML: 'name' stands twice"),
+    ],
+)
+def test_files_that_are_no_recipes(tmp_path, content, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match=message) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_does_not_exist(tmp_path):
+    with pytest.raises(UsageError, match="does not exist; did you mean 'quickstart.yaml'"):
+        load_recipe(tmp_path / "quickstrat.yaml")
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = [
+    f"{section}.{key}" if hasattr(field.annotation, "model_fields") else section
+    for section, field in Recipe.model_fields.items()
+    for key in getattr(field.annotation, "model_fields", [""])
+]
+
+
+@settings(deadline=None, max_examples=150)
+@given(key=st.sampled_from(KEYS), value=PLAIN)
+def test_any_value_anywhere_loads_or_is_a_usage_error(key, value):
+    tree = yaml.safe_load(GOOD)
+    section, _, name = key.partition(".")
+    if name:
+        tree.setdefault(section, {})[name] = value
+    else:
+        tree[section] = value
+    try:
+        recipe = parse_recipe(tree)
+    except UsageError as error:
+        assert key in str(error)
+        assert "\n" not in str(error)
+        return
+    text = dump_recipe(recipe)
+    assert dump_recipe(parse_recipe(yaml.safe_load(text))) == text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.name=efficientnetv2-b9", "model.name: unknown network.*did you mean"),
+        ("model.name=resnet50", "model.name: unknown network 'resnet50'; known: efficientnetv2"),
+    ],
+)
+def test_an_unknown_network(tmp_path, override, message):
+    with pytest.raises(UsageError, match=message):
+        build.network_spec(load_recipe(_recipe_file(tmp_path), [override]).model)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.name=rmsprp", "optimizer.name: unknown optimizer 'rmsprp'; did you mean"),
+        ("optimizer.options={rh: 0.9}", "optimizer.options: .*rh"),
+    ],
+)
+def test_an_unknown_optimizer_or_option(tmp_path, override, message):
+    recipe = load_recipe(_recipe_file(tmp_path), [override])
+    with pytest.raises(UsageError, match=message):
+        build.build_optimizer(recipe, build.build_schedule(recipe, 1000))
+
+
+def test_more_images_in_a_batch_than_there_are(tmp_path):
+    recipe = load_recipe(_recipe_file(tmp_path), ["training.batch_size=5000"])
+    with pytest.raises(UsageError, match=r"progressive: `batch_size`.*\(1437\).*5000"):
+        build.build_schedule(recipe, 1437)
