@@ -12,7 +12,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: setup.py $(CONSTRAINTS) | $(VENV)/bin/python
-	$(RUN) -m pip install --quiet --constraint $(CONSTRAINTS) --editable .
+	$(RUN) -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[export]'
 	touch $@
 
 $(VENV)/installed-test: setup.py $(CONSTRAINTS) | $(VENV)/bin/python
@@ -21,6 +21,7 @@ $(VENV)/installed-test: setup.py $(CONSTRAINTS) | $(VENV)/bin/python
 
 train: install
 	$(RUN) -m effnetv2_tf.train --config=configs/quickstart.yaml --model_dir=runs/quickstart
+	$(RUN) -m effnetv2_tf.export --model_dir=runs/quickstart
 
 test: install-test
 	$(RUN) -m pytest -m "not slow"

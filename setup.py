@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-EXPORT = ["onnxruntime>=1.17", "ai-edge-litert>=1.0; python_version >= '3.10'"]
+EXPORT = ["ai-edge-litert>=1.0", "onnxruntime>=1.17", "tensorflow-serving-api>=2.15"]
 
 setup(
     name="effnetv2_tf",

@@ -42,10 +42,10 @@ _RATIOS = (  # name, slower, faster: how many times as fast the second is
 def make_ours(key: str, folder: Path, seconds: dict[str, float]) -> dict[str, Path]:
     """Exports this package's network; notes how long each conversion takes."""
     import numpy as np
-    from effnetv2_tf.export import export_onnx, export_savedmodel, export_tflite, wrap_model
-    from effnetv2_tf.export.images import ImagePreparation, RandomImages
 
     from effnetv2_tf import build_network
+    from effnetv2_tf.export import export_onnx, export_savedmodel, export_tflite, wrap_model
+    from effnetv2_tf.export.images import ImagePreparation, RandomImages
     from effnetv2_tf.models.specs import EFFICIENTNETV2_B0, EFFICIENTNETV2_S
 
     spec = {"b0": EFFICIENTNETV2_B0, "s": EFFICIENTNETV2_S}[key]
@@ -163,7 +163,9 @@ def show(key: str, result: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    programs.import_tensorflow()
     import tensorflow as tf
+
     from effnetv2_tf.export.report import processor
 
     report: dict[str, Any] = {

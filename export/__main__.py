@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
-from effnetv2_tf.export import requests
 
 from effnetv2_tf import programs
 from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.export import requests
 
 if TYPE_CHECKING:
     from effnetv2_tf.export.exporter import ExportOptions
@@ -27,9 +27,11 @@ _TFLITE = flags.DEFINE_list(
     "tflite", "float32,float16,dynamic", "TFLite files: float32, float16, dynamic, int8, int16x8."
 )
 _ONNX = flags.DEFINE_list("onnx", "float32", "ONNX files: float32, int8.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "latest, best, or a file's name.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best, or a file's name.")
 _RAW = flags.DEFINE_bool("raw_weights", False, "The weights as trained, not their averages.")
-_VERSION = flags.DEFINE_integer("version", 1, "Number of the SavedModel's folder.", 1)
+_VERSION = flags.DEFINE_integer(
+    "version", None, "Number of the SavedModel's folder; default: the next.", 1
+)
 _OPSET = flags.DEFINE_integer("opset", 18, "ONNX opset.")
 _INPUT_DTYPE = flags.DEFINE_string("input_dtype", "float32", "float32 or uint8 images.")
 _PREPROCESSING = flags.DEFINE_bool("preprocessing", True, "Normalise pixels inside the graph.")
@@ -49,6 +51,7 @@ _FORCE = flags.DEFINE_bool("force", False, "Keep an int8 file below the threshol
 
 def main() -> None:
     _check_request()
+    programs.import_tensorflow()
     from effnetv2_tf.export.exporter import export
 
     exportable, output_dir = _load()

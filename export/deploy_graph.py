@@ -13,10 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from effnetv2_tf.export.folding import NotFoldable, convolutions, fold, layers_in_order
-from effnetv2_tf.export.graph_steps import KerasNetwork, Normalization, Step, activate
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.folding import NotFoldable, convolutions, fold, layers_in_order
+from effnetv2_tf.export.graph_steps import KerasNetwork, Normalization, Step, activate
 
 INPUT_NAME = "image"
 _PROBABILITIES = ("softmax", "sigmoid")
@@ -99,7 +99,8 @@ class DeployGraph:
         def infer(image: tf.Tensor) -> dict[str, tf.Tensor]:
             return {self.output_name: self(image)}
 
-        return tf.function(infer, input_signature=signature)
+        # Steps have no data-dependent branches: without autograph tracing is much faster.
+        return tf.function(infer, input_signature=signature, autograph=False)
 
 
 def build_deploy_graph(model: keras.Model) -> DeployGraph:

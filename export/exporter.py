@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
+from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.export import onnx as onnx_files
 from effnetv2_tf.export import savedmodel
 from effnetv2_tf.export import tflite as tflite_files
@@ -25,8 +27,6 @@ from effnetv2_tf.export.verification import (
     verify,
 )
 
-from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
-
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -35,7 +35,7 @@ class ExportOptions:
     Attributes:
       tflite: precisions, see `tflite.PRECISIONS`.
       onnx: precisions, see `onnx.PRECISIONS`.
-      version: number of the SavedModel's folder.
+      version: number of the SavedModel's folder; None for the one after the highest.
       opset: of ONNX files.
       input_dtype: `"float32"` or `"uint8"`, of SavedModel and ONNX.
       batch_size: a fixed one; None for any.
@@ -49,7 +49,7 @@ class ExportOptions:
 
     tflite: tuple[str, ...] = (tflite_files.FLOAT32, tflite_files.FLOAT16, tflite_files.DYNAMIC)
     onnx: tuple[str, ...] = (onnx_files.FLOAT32,)
-    version: int = 1
+    version: int | None = None
     opset: int = onnx_files.DEFAULT_OPSET
     input_dtype: str = "float32"
     batch_size: int | None = None
@@ -226,7 +226,7 @@ def _write(
         )
         return []
     base = job.path.parent
-    return savedmodel.export_savedmodel(exportable, base, options.version, **fixed)[1]
+    return savedmodel.export_savedmodel(exportable, base, int(job.path.name), **fixed)[1]
 
 
 def _settle(verdict: Verdict, force: bool) -> Verdict:

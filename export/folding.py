@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+
 from effnetv2_tf.export.graph_steps import (
     Block,
     Classifier,
@@ -18,7 +19,6 @@ from effnetv2_tf.export.graph_steps import (
     SqueezeExcitation,
     Step,
 )
-
 from effnetv2_tf.models.layers import (
     BatchNorm,
     Dropout,

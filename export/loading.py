@@ -11,6 +11,12 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+
+import effnetv2_tf.models.input_range
+import effnetv2_tf.models.layers  # noqa: F401  registers the classes for load_model
+from effnetv2_tf import keras_compat
+from effnetv2_tf.data.sources import DataError
+from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.deploy_graph import DeployGraph, build_deploy_graph, float32_copy
 from effnetv2_tf.export.images import (
     FolderImages,
@@ -20,12 +26,6 @@ from effnetv2_tf.export.images import (
     RecipeImages,
 )
 from effnetv2_tf.export.requests import check_keras_file, check_run_folder
-
-import effnetv2_tf.models.input_range
-import effnetv2_tf.models.layers  # noqa: F401  registers the classes for load_model
-from effnetv2_tf import keras_compat
-from effnetv2_tf.data.sources import DataError
-from effnetv2_tf.errors import UsageError
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
 from effnetv2_tf.training.recipe import Recipe
@@ -78,7 +78,7 @@ class Exportable:
 
 def load_model_dir(
     model_dir: str | Path,
-    checkpoint: str = "latest",
+    checkpoint: str = "last",
     raw_weights: bool = False,
     images: ImageSupply | None = None,
 ) -> Exportable:
@@ -86,7 +86,7 @@ def load_model_dir(
 
     Args:
       model_dir: as `effnetv2_tf.train` writes it; the run need not be over.
-      checkpoint: `"latest"`, `"best"`, or the name of a file in its `checkpoints` folder.
+      checkpoint: `"last"`, `"best"`, or the name of a file in its `checkpoints` folder.
       raw_weights: takes the weights as trained rather than their averages.
       images: instead of the recipe's own.
 
@@ -192,7 +192,7 @@ def _find_checkpoint(model_dir: Path, name: str) -> Checkpoint:
     folder = CheckpointFolder(model_dir / "checkpoints")
     if name == "best":
         return read_checkpoint(folder.best)
-    if name != "latest":
+    if name != "last":
         return read_checkpoint(folder.folder / name)
     saved = folder.by_step()
     if not saved:

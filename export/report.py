@@ -11,7 +11,6 @@ from typing import Any
 
 from effnetv2_tf.export.runtimes import THREADS
 from effnetv2_tf.export.verification import Verdict
-
 from effnetv2_tf.files import write_text
 from effnetv2_tf.reporting.files import save_figure
 from effnetv2_tf.training.trainer import versions

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.deploy_graph import INPUT_NAME
 from effnetv2_tf.export.files import LABELS_FILE, atomic_folder, labels_text
 from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.export.loading import Exportable
-
-from effnetv2_tf.errors import UsageError
 
 BYTES_INPUT = "image_bytes"
 BYTES_SIGNATURE = "serving_bytes"
@@ -22,18 +22,18 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _TOP_LABELS = 5
 
 
-def version_folder(base: Path, version: int) -> Path:
-    """`base`/`version`, checked to be free.
+def version_folder(base: Path, version: int | None = None) -> Path:
+    """`base`/`version`, checked to be free; without a version, the one after the highest.
 
     Raises:
       UsageError: if that version exists; the message has the next free number.
     """
-    path = base / str(version)
+    taken = [int(p.name) for p in base.iterdir() if p.name.isdecimal()] if base.is_dir() else []
+    free = max(taken, default=0) + 1
+    path = base / str(free if version is None else version)
     if path.exists():
-        taken = [int(p.name) for p in base.iterdir() if p.name.isdecimal()]
         raise UsageError(
-            f"--version: {path} exists already; expected a new version, "
-            f"e.g. --version={max(taken) + 1}"
+            f"--version: {path} exists already; expected a new version, e.g. --version={free}"
         )
     return path
 
@@ -41,7 +41,7 @@ def version_folder(base: Path, version: int) -> Path:
 def export_savedmodel(
     exportable: Exportable,
     base: str | Path,
-    version: int = 1,
+    version: int | None = None,
     *,
     input_dtype: tf.DType = tf.float32,
     batch_size: int | None = None,
@@ -59,7 +59,7 @@ def export_savedmodel(
     Args:
       exportable: what to export.
       base: `--model_base_path` of the server.
-      version: number of the new folder.
+      version: number of the new folder; None for the one after the highest.
       input_dtype: float32 or uint8, of `serving_default`.
       batch_size: None for any.
       image_size: of `serving_default`, in pixels; None for any.

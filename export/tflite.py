@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.export.deploy_graph import INPUT_NAME
 from effnetv2_tf.export.files import tensorflow_errors_as_os_errors, write_bytes
 from effnetv2_tf.export.loading import Exportable
 from effnetv2_tf.export.tflite_metadata import add_metadata
-
-from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 
 FLOAT32, FLOAT16, DYNAMIC, INT8, INT16X8 = "float32", "float16", "dynamic", "int8", "int16x8"
 PRECISIONS = (FLOAT32, FLOAT16, DYNAMIC, INT8, INT16X8)
@@ -95,7 +96,10 @@ def _convert(function: Any, precision: str, representative: np.ndarray | None) -
         )
         _configure(converter, precision, representative)
         try:
-            return converter.convert()
+            with warnings.catch_warnings():
+                # TensorFlow's calibrator warns of itself.
+                warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter")
+                return converter.convert()
         except (RuntimeError, ValueError) as error:
             raise TrainingFailure(f"TFLite {precision}: the converter failed: {error}") from error
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from effnetv2_tf.export.files import LABELS_FILE, labels_text
-from effnetv2_tf.export.loading import Exportable
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
+
+from effnetv2_tf.export.files import LABELS_FILE, labels_text
+from effnetv2_tf.export.loading import Exportable
 
 JSON_FILE = "metadata.json"
 _BUFFER_NAME = b"TFLITE_METADATA"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from effnetv2_tf.export.files import folder_size
 from effnetv2_tf.export.images import Images
 from effnetv2_tf.export.loading import Exportable, predict

@@ -78,7 +78,7 @@ class _OneOpUpdate(CoupledL2):
     """Chooses between the one-operation update and Keras's."""
 
     def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
-        self._constants = _SharedConstants()
+        self._constants: _SharedConstants | None = _SharedConstants()
         try:
             return super().apply_gradients(grads_and_vars, **kwargs)
         finally:

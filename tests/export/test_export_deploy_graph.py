@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from effnetv2_tf.export.deploy_graph import build_deploy_graph, float32_copy
-from effnetv2_tf.export.folding import NotFoldable, fold, layers_in_order
-from effnetv2_tf.export.graph_steps import Convolution, DepthwiseConvolution, KerasNetwork
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.deploy_graph import build_deploy_graph, float32_copy
+from effnetv2_tf.export.folding import NotFoldable, fold, layers_in_order
+from effnetv2_tf.export.graph_steps import Convolution, DepthwiseConvolution, KerasNetwork
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.specs import (
     EFFICIENTNETV2_B0,

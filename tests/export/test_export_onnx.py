@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+
+from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.loading import predict
 from effnetv2_tf.export.onnx import export_onnx
 from effnetv2_tf.export.runtimes import OnnxRunner
-
-from effnetv2_tf.errors import UsageError
 
 
 @pytest.fixture(scope="module")

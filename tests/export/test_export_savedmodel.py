@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from effnetv2_tf.export.loading import predict
-from effnetv2_tf.export.runtimes import SavedModelRunner
-from effnetv2_tf.export.savedmodel import BYTES_SIGNATURE, WARMUP_FILE, export_savedmodel
 
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import ArraySource
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.loading import predict
+from effnetv2_tf.export.runtimes import SavedModelRunner
+from effnetv2_tf.export.savedmodel import BYTES_SIGNATURE, WARMUP_FILE, export_savedmodel
 
 SERVE_WITHOUT_PACKAGE = """
 import sys

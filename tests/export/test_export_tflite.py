@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from effnetv2_tf.export.loading import predict
-from effnetv2_tf.export.runtimes import TFLiteRunner
-from effnetv2_tf.export.tflite import PRECISIONS, export_tflite
-from effnetv2_tf.export.tflite_metadata import read_metadata
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.layer_errors import layer_errors
+from effnetv2_tf.export.loading import predict
+from effnetv2_tf.export.runtimes import TFLiteRunner
+from effnetv2_tf.export.tflite import PRECISIONS, export_tflite
+from effnetv2_tf.export.tflite_metadata import read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,14 @@ def test_bad_arguments(exportable, pixels, tmp_path):
     with pytest.raises(UsageError, match="received 0"):
         export_tflite(exportable, path, "int16x8")
     assert not path.exists()
+
+
+def test_layer_errors_grow_from_the_input_on(files, pixels):
+    errors = layer_errors(files["float32"], files["int8"], pixels[:4])
+    assert len(errors) > 10
+    assert errors[0].relative < 0.05
+    assert all(0 <= error.relative < 5 for error in errors)
+    same = layer_errors(files["float32"], files["float32"], pixels[:2])
+    assert max(error.relative for error in same) == 0
+    with pytest.raises(UsageError, match="does not exist"):
+        layer_errors(files["float32"], files["float32"].with_name("none"), pixels)

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+
+from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.exporter import ExportOptions, export
 from effnetv2_tf.export.images import FolderImages, ImagePreparation, Images
 from effnetv2_tf.export.loading import wrap_model
@@ -13,8 +15,6 @@ from effnetv2_tf.export.onnx import export_onnx
 from effnetv2_tf.export.runtimes import Artefact
 from effnetv2_tf.export.tflite import export_tflite
 from effnetv2_tf.export.verification import held_out, verify
-
-from effnetv2_tf.errors import UsageError
 
 
 class FewImages:

@@ -100,7 +100,7 @@ def test_from_config_is_the_same_network(tiny_network):
 
 def test_weights_of_another_network_are_refused(tiny_network, tmp_path):
     tiny_network(classes=5).save_weights(tmp_path / "five.weights.h5")
-    with pytest.raises(ValueError, match="shape|mismatch"):
+    with pytest.raises(ValueError, match=r"shape|mismatch"):
         load_weights(tiny_network(), tmp_path / "five.weights.h5")
 
 

@@ -103,5 +103,5 @@ def test_config_round_trip(decay):
 
 
 def test_an_unknown_decay():
-    with pytest.raises(ValueError, match="'exponential', 'cosine' or 'constant'.*'linear'"):
+    with pytest.raises(ValueError, match=r"'exponential', 'cosine' or 'constant'.*'linear'"):
         _rate("linear")

@@ -84,7 +84,7 @@ def test_forms_for_which_there_is_no_operation_and_keras_options(ours, theirs, o
 
 
 def test_rmsprop_by_hand():
-    """ms starts at 0, epsilon is inside the root, l2 joins the gradient before the averages."""
+    """Epsilon is inside the root, l2 joins the gradient before the averages."""
     variable = keras.Variable(np.full((1, 1), 2.0, "float32"))
     optimizer = RMSProp(0.5, rho=0.9, momentum=0.9, epsilon=1e-3, l2=0.1)
     optimizer.build([variable])
@@ -172,7 +172,7 @@ def test_config_round_trip(optimizer):
 
 
 def test_negative_l2():
-    with pytest.raises(ValueError, match="RMSProp: `l2` must be >= 0. Received: l2=-1"):
+    with pytest.raises(ValueError, match=r"RMSProp: `l2` must be >= 0\. Received: l2=-1"):
         RMSProp(l2=-1)
 
 

@@ -55,9 +55,7 @@ def _compiled(model):
     return model
 
 
-def test_our_network_moves_both_in_one_trace(
-    tiny_network, traces_of, make_schedule, batches, ends
-):
+def test_our_network_moves_both_in_one_trace(tiny_network, traces_of, make_schedule, batches, ends):
     model = _compiled(tiny_network(input_shape=(None, None, 1)))
     traces = traces_of(model)
     schedule = make_schedule(**ends(dropout_rate=(0.1, 0.4), drop_path_rate=(0.0, 0.2)))

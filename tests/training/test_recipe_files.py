@@ -160,14 +160,15 @@ def test_files_that_are_no_recipes(tmp_path, content, message):
 
 
 def test_a_file_that_does_not_exist(tmp_path):
-    with pytest.raises(UsageError, match="does not exist; did you mean 'quickstart.yaml'"):
+    with pytest.raises(UsageError, match=r"does not exist; did you mean 'quickstart\.yaml'"):
         load_recipe(tmp_path / "quickstrat.yaml")
 
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 KEYS = [

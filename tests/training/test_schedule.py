@@ -66,9 +66,7 @@ def test_the_papers_regularisation_of_m_in_between():
 
 
 def test_the_references_regularisation_has_moved_in_the_first_stage():
-    schedule = _schedule(
-        start=Regularization(5), end=Regularization(15), interpolation="reference"
-    )
+    schedule = _schedule(start=Regularization(5), end=Regularization(15), interpolation="reference")
     magnitudes = [stage.regularization.randaugment_magnitude for stage in schedule.stages]
     assert magnitudes == [7.5, 10.0, 12.5, 15.0]
 

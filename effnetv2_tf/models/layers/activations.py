@@ -15,7 +15,7 @@ def get_activation(name: str | None) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def silu(inputs: Any) -> tf.Tensor:
-    """x * sigmoid(x) (Elfwing et al., arXiv 1702.03118), as `tf.nn.silu`.
+    """The product x * sigmoid(x) (Elfwing et al., arXiv 1702.03118), as `tf.nn.silu`.
 
     The gradient is dy * sigmoid(x) * (1 + x - y): with the output y at hand, which the next
     layer keeps anyway, sigmoid(x) is needed once and its product with dy is one operation.

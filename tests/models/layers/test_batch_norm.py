@@ -54,9 +54,7 @@ def test_moving_statistics_by_hand():
     pixels = _images().numpy().reshape(-1, 3)
     np.testing.assert_allclose(layer.moving_mean.numpy(), 0.1 * pixels.mean(0), rtol=1e-4)
     unbiased = pixels.var(0, ddof=1)
-    np.testing.assert_allclose(
-        layer.moving_variance.numpy(), 0.9 * 1 + 0.1 * unbiased, rtol=1e-5
-    )
+    np.testing.assert_allclose(layer.moving_variance.numpy(), 0.9 * 1 + 0.1 * unbiased, rtol=1e-5)
     layer(_images(), training=False)
     np.testing.assert_allclose(layer.moving_mean.numpy(), 0.1 * pixels.mean(0), rtol=1e-4)
 
@@ -91,7 +89,8 @@ def test_statistics_stay_float32_under_mixed_precision(policy):
     # Rounded to the lower precision before the layer, not after.
     np.testing.assert_allclose(layer.moving_mean.numpy(), 0.1 * pixels.mean(0), rtol=1e-2)
     assert not np.array_equal(
-        layer.moving_mean.numpy(), tf.cast(tf.cast(layer.moving_mean.numpy(), tf.bfloat16), tf.float32)
+        layer.moving_mean.numpy(),
+        tf.cast(tf.cast(layer.moving_mean.numpy(), tf.bfloat16), tf.float32),
     )
 
 

@@ -47,8 +47,12 @@ def _names(block):
     ("block_class", "expansion", "se_ratio", "expected"),
     [
         (MBConv, 1, 0, "depthwise depthwise_norm project project_norm"),
-        (MBConv, 4, 0.25, "depthwise depthwise_norm expand expand_norm project project_norm "
-                          "squeeze_excite"),
+        (
+            MBConv,
+            4,
+            0.25,
+            "depthwise depthwise_norm expand expand_norm project project_norm squeeze_excite",
+        ),
         (FusedMBConv, 1, 0.25, "fused fused_norm"),
         (FusedMBConv, 4, 0, "fused fused_norm project project_norm"),
         (FusedMBConv, 4, 0.25, "fused fused_norm project project_norm squeeze_excite"),
@@ -174,9 +178,7 @@ def test_input_normalization_by_hand():
     layer = InputNormalization((128.0,), (128.0,))
     np.testing.assert_allclose(layer(pixels)[0, 0, 0], [-1, 0, 127 / 128], rtol=1e-6)
     per_channel = InputNormalization((1, 2, 3), (4, 5, 6))
-    np.testing.assert_allclose(
-        per_channel(pixels)[0, 0, 0], [-1 / 4, 126 / 5, 252 / 6], rtol=1e-5
-    )
+    np.testing.assert_allclose(per_channel(pixels)[0, 0, 0], [-1 / 4, 126 / 5, 252 / 6], rtol=1e-5)
     again = InputNormalization.from_config(per_channel.get_config())
     assert again.get_config() == per_channel.get_config()
 

@@ -29,7 +29,9 @@ def test_the_inner_activation_is_the_given_one():
     layer = SqueezeExcite(2, 1, activation="relu")
     images = np.ones((1, 2, 2, 2), "float32")
     layer(images)
-    layer.set_weights([np.full((1, 1, 2, 1), -1.0), np.zeros(1), np.ones((1, 1, 1, 2)), np.zeros(2)])
+    layer.set_weights(
+        [np.full((1, 1, 2, 1), -1.0), np.zeros(1), np.ones((1, 1, 1, 2)), np.zeros(2)]
+    )
     np.testing.assert_allclose(layer(images), images * 0.5)  # relu(-2) = 0, sigmoid(0) = 0.5
 
 

@@ -1,0 +1,133 @@
+"""Runs that cannot be, or go wrong: one line that says what and where."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.training.build import open_sources
+from effnetv2_tf.training.checkpoints import CheckpointFolder
+from effnetv2_tf.training.recipe_files import parse_recipe
+from effnetv2_tf.training.trainer import Trainer
+
+STEPS_PER_EPOCH = 1437 // 128
+
+
+def _recipe(data=None, **sections):
+    return parse_recipe(
+        {
+            "name": "failing",
+            "model": {
+                "name": "efficientnetv2-b0",
+                "stem_filters": 8,
+                "head_filters": 8,
+                "stages": [{"block": "fused", "expansion": 1, "filters": 8, "repeats": 1}],
+            },
+            "data": {
+                "augmentation": {"crop": "none", "policy": "none"},
+                "eval_crop": "none",
+                **(data or {"source": "digits"}),
+            },
+            "training": {"epochs": 1, "batch_size": 128, **sections.pop("training", {})},
+            "progressive": {"stages": 1, "image_size": [8, 8]},
+            **sections,
+        }
+    )
+
+
+def test_an_absurd_learning_rate_names_the_steps(tmp_path):
+    recipe = _recipe(learning_rate={"per_256": 1e30, "warmup_epochs": 0})
+    with pytest.raises(TrainingFailure) as caught:
+        Trainer(recipe, tmp_path / "run", verbose=0).run()
+    match = re.fullmatch(
+        r"the loss became (?:nan|inf) between steps (\d+) and (\d+) "
+        r"\(stage 0, learning rate .*\); lower learning_rate\.per_256.*",
+        str(caught.value),
+    )
+    assert match, str(caught.value)
+    first, last = int(match[1]), int(match[2])
+    assert first + 1 == last <= STEPS_PER_EPOCH
+    assert not CheckpointFolder(tmp_path / "run" / "checkpoints").by_step()
+
+
+def _records(path, bad):
+    """Ten records; the bad ones hold text where an image should be."""
+    picture = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number in range(10):
+            example = tf.train.Example()
+            feature = example.features.feature
+            image = b"no image" if number in bad else picture
+            feature["image/encoded"].bytes_list.value.append(image)
+            feature["image/class/label"].int64_list.value.append(1 + number % 2)
+            writer.write(example.SerializeToString())
+
+
+def _record_data(folder, bad, share):
+    _records(folder / "train-0", bad)
+    _records(folder / "validation-0", ())
+    return {
+        "source": "tfrecord",
+        "eval_split": "validation",
+        "options": {"files": str(folder), "num_classes": 2},
+        "max_bad_share": share,
+    }
+
+
+def test_too_many_bad_records_end_a_run(tmp_path):
+    recipe = _recipe(_record_data(tmp_path, (2, 5), 0.1), training={"batch_size": 5})
+    with pytest.raises(TrainingFailure, match="data: .* of 10 records are bad, .*10.00%") as caught:
+        Trainer(recipe, tmp_path / "run", verbose=0).run()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_few_bad_records_are_counted_in_the_summary(tmp_path):
+    recipe = _recipe(_record_data(tmp_path, (2, 5), 0.2), training={"batch_size": 5})
+    summary = Trainer(recipe, tmp_path / "run", verbose=0).run()
+    assert summary["bad_records"]["train"]["count"] == 2
+    assert len(summary["bad_records"]["train"]["names"]) == 2
+    assert summary["bad_records"]["evaluation"]["count"] == 0
+
+
+def _folder_data(folder, bad, **changes):
+    for number in range(10):
+        path = folder / "images" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = tf.io.encode_png(np.full((9, 7, 3), 20 * number, np.uint8)).numpy()
+        path.write_bytes(data[:-25] if number in bad else data)
+    options = {"directory": str(folder / "images")}
+    return {"source": "image_folder", "options": options, "eval_split": "validation", **changes}
+
+
+def test_the_share_of_bad_files_is_the_recipes(tmp_path):
+    with pytest.raises(UsageError, match="data: .*records are bad, expected at most 1.00%"):
+        open_sources(_recipe(_folder_data(tmp_path, bad=(3,))))
+    accepted = open_sources(_recipe(_folder_data(tmp_path, bad=(3,), max_bad_share=0.9)))
+    assert accepted.train.bad_records.count + accepted.evaluation.bad_records.count == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"source": "digit"}, "data: unknown kind of source.*did you mean 'digits'"),
+        ({"source": "digits", "train_split": "trian"}, "data: digits: .*did you mean 'train'"),
+        ({"source": "digits", "num_classes": 7}, "data.num_classes: expected 7, but .* has 10"),
+        ({"source": "digits", "options": {"path": "x"}}, "data: digits: unknown option.*'path'"),
+        ({"source": "image_folder", "options": {"directory": "/no/where"}}, "data: .*/no/where"),
+    ],
+)
+def test_data_that_cannot_be_used(data, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        open_sources(_recipe(data))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_file(tmp_path):
+    recipe = _recipe()
+    recipe = recipe.model_copy(
+        update={"model": recipe.model.model_copy(update={"weights": "none.weights.h5"})}
+    )
+    with pytest.raises(UsageError, match="model: `weights` must be .*none.weights.h5"):
+        Trainer(recipe, tmp_path / "run", verbose=0)
