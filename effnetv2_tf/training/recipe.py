@@ -23,7 +23,8 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
         # Pydantic would take true for 1.
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation is not bool:
             raise ValueError(f"expected another type than true or false, received {value}")
         return value
 

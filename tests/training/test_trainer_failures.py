@@ -78,7 +78,9 @@ def _record_data(folder, bad, share):
 
 def test_too_many_bad_records_end_a_run(tmp_path):
     recipe = _recipe(_record_data(tmp_path, (2, 5), 0.1), training={"batch_size": 5})
-    with pytest.raises(TrainingFailure, match="data: .* of 10 records are bad, .*10.00%") as caught:
+    with pytest.raises(
+        TrainingFailure, match=r"data: .* of 10 records are bad, .*10.00%"
+    ) as caught:
         Trainer(recipe, tmp_path / "run", verbose=0).run()
     assert "\n" not in str(caught.value)
 
@@ -102,7 +104,7 @@ def _folder_data(folder, bad, **changes):
 
 
 def test_the_share_of_bad_files_is_the_recipes(tmp_path):
-    with pytest.raises(UsageError, match="data: .*records are bad, expected at most 1.00%"):
+    with pytest.raises(UsageError, match=r"data: .*records are bad, expected at most 1.00%"):
         open_sources(_recipe(_folder_data(tmp_path, bad=(3,))))
     accepted = open_sources(_recipe(_folder_data(tmp_path, bad=(3,), max_bad_share=0.9)))
     assert accepted.train.bad_records.count + accepted.evaluation.bad_records.count == 1
@@ -129,5 +131,5 @@ def test_weights_that_are_no_file(tmp_path):
     recipe = recipe.model_copy(
         update={"model": recipe.model.model_copy(update={"weights": "none.weights.h5"})}
     )
-    with pytest.raises(UsageError, match="model: `weights` must be .*none.weights.h5"):
+    with pytest.raises(UsageError, match=r"model: `weights` must be .*none.weights.h5"):
         Trainer(recipe, tmp_path / "run", verbose=0)

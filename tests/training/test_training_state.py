@@ -15,7 +15,7 @@ from effnetv2_tf.training.state import (
 )
 
 
-def _run(spec, steps):
+def _run(spec, steps=0):
     """The model and the average of a run; without steps their values are made up."""
     keras.utils.set_random_seed(5)  # the same random streams
     model = build_network(spec, classes=3)
