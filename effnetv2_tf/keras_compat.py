@@ -117,6 +117,11 @@ def optimizer_variables(optimizer: Any) -> list:
     return list(variables() if callable(variables) else variables)
 
 
+def steps_made(optimizer: Any) -> int:
+    """The optimizer's step counter, also when a strategy mirrors it."""
+    return int(tf_variable(optimizer.iterations).numpy())
+
+
 def set_float_precision(name: str) -> None:
     """Sets Keras's default policy: `float32` or `mixed_bfloat16`."""
     keras.mixed_precision.set_global_policy(name)

@@ -16,7 +16,8 @@ def choose_strategy(
 
     Args:
       kind: `"auto"` (the TPU if one is named, all GPUs if there are several, else one
-        device), `"one_device"`, `"mirrored"` or `"multi_worker"` (reads TF_CONFIG).
+        device), `"one_device"` or `"mirrored"`; `"multi_worker"` is refused: Keras 3's
+        `fit` does not work with it.
       tpu: name or address of a TPU, `"local"` for one attached to this machine.
       devices: for `"mirrored"`, e.g. `["GPU:0", "GPU:1"]`; None for all.
 
@@ -32,7 +33,9 @@ def choose_strategy(
         device = "the GPU" if gpus else "the CPU: no GPU was found"
         return tf.distribute.get_strategy(), f"Training on {device}."
     if kind == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy(), "Training on the workers of TF_CONFIG."
+        raise UsageError(
+            "--strategy: multi_worker is not supported yet; expected auto, one_device or mirrored"
+        )
     try:
         strategy = tf.distribute.MirroredStrategy(list(devices) if devices else None)
     except (ValueError, RuntimeError) as error:

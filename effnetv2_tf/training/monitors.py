@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import TrainingFailure
 from effnetv2_tf.files import write_text
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder
@@ -27,7 +28,7 @@ class StopOnDivergence(keras.callbacks.Callback):  # type: ignore[misc]
         self._last_finite = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._last_finite = int(self.model.optimizer.iterations)
+        self._last_finite = keras_compat.steps_made(self.model.optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = self._progressive.next_step

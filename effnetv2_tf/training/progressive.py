@@ -85,7 +85,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         _check_model(self.model, self.schedule)
         self._drop_rates = DropRates(self.model)
         self.stage = None
-        self._step_on_begin = int(keras_compat.tf_variable(self.model.optimizer.iterations))
+        self._step_on_begin = keras_compat.steps_made(self.model.optimizer)
         self.next_step = -1
         self._install()
 

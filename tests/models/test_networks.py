@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import effnetv2_tf
 from effnetv2_tf import build_network
+from effnetv2_tf.keras_compat import tf_variable, variable_path
 from effnetv2_tf.models import specs
 from effnetv2_tf.models.layers import MBConv
 
@@ -112,7 +113,7 @@ def test_initial_values():
     model = build_network(specs.EFFICIENTNETV2_B0, classes=100)
     checked = 0
     for weight in model.weights:
-        value, path = weight.numpy(), weight.path
+        value, path = weight.numpy(), variable_path(weight)
         if value.ndim == 4 and value.size > 2000 and "depthwise" not in path:
             fan_out = value.shape[0] * value.shape[1] * value.shape[3]
             std = np.sqrt(2 / fan_out)
@@ -149,10 +150,10 @@ def test_every_variable_gets_a_gradient(tiny_network):
     factors = tf.constant(np.random.default_rng(1).normal(size=(8, 4)), tf.float32)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(_pixels(8, 32, 32, 3), training=True) * factors)
-    gradients = tape.gradient(loss, [w.value for w in model.trainable_weights])
+    gradients = tape.gradient(loss, [tf_variable(w) for w in model.trainable_weights])
     for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
-        assert gradient is not None, weight.path
-        assert float(tf.reduce_max(tf.abs(gradient))) > 0, weight.path
+        assert gradient is not None, variable_path(weight)
+        assert float(tf.reduce_max(tf.abs(gradient))) > 0, variable_path(weight)
 
 
 def test_low_precision(tiny_network):

@@ -9,12 +9,13 @@ from effnetv2_tf import SGD, AdamW, RMSProp
 from effnetv2_tf.training.learning_rates import WarmUpDecay
 from effnetv2_tf.training.optimizers import with_coupled_l2
 
+Variable = getattr(keras, "Variable", tf.Variable)  # Keras 2 has TensorFlow's
 SHAPES = [(3, 3, 2, 4), (4,), (4, 5), ()]
 
 
 def _variables():
     rng = np.random.default_rng(0)
-    return [keras.Variable(rng.normal(size=shape).astype("float32")) for shape in SHAPES]
+    return [Variable(rng.normal(size=shape).astype("float32")) for shape in SHAPES]
 
 
 def _run(optimizer, steps=5):
@@ -85,7 +86,7 @@ def test_forms_for_which_there_is_no_operation_and_keras_options(ours, theirs, o
 
 def test_rmsprop_by_hand():
     """Epsilon is inside the root, l2 joins the gradient before the averages."""
-    variable = keras.Variable(np.full((1, 1), 2.0, "float32"))
+    variable = Variable(np.full((1, 1), 2.0, "float32"))
     optimizer = RMSProp(0.5, rho=0.9, momentum=0.9, epsilon=1e-3, l2=0.1)
     optimizer.build([variable])
     weight, square, momentum = 2.0, 0.0, 0.0
@@ -111,7 +112,7 @@ def test_l2_acts_on_kernels_only():
 @pytest.mark.skipif(not hasattr(keras.optimizers.Optimizer, "apply"), reason="Keras 3")
 def test_l2_acts_through_apply_too():
     """As custom loops and the loss scaling of mixed_float16 call it."""
-    variable = keras.Variable(np.full((2, 2), 2.0, "float32"))
+    variable = Variable(np.full((2, 2), 2.0, "float32"))
     SGD(0.1, momentum=0.0, l2=0.5).apply([tf.zeros((2, 2))], [variable])
     np.testing.assert_allclose(variable.numpy(), 1.9, rtol=1e-6)
     scaled = keras.optimizers.LossScaleOptimizer(SGD(0.1, momentum=0.0, l2=0.5))
@@ -120,14 +121,14 @@ def test_l2_acts_through_apply_too():
 
 
 def test_l2_joins_before_clipping():
-    variable = keras.Variable(np.full((2, 2), 100.0, "float32"))
+    variable = Variable(np.full((2, 2), 100.0, "float32"))
     optimizer = SGD(0.1, momentum=0.0, l2=0.5, global_clipnorm=1.0)
     optimizer.apply_gradients([(tf.zeros((2, 2)), variable)])
     np.testing.assert_allclose(variable.numpy(), 100 - 0.1 * 0.5, rtol=1e-6)
 
 
 def test_a_variable_without_a_gradient_is_left_alone():
-    used, unused = keras.Variable(np.ones((2, 2), "float32")), keras.Variable(np.ones((2, 2)))
+    used, unused = Variable(np.ones((2, 2), "float32")), Variable(np.ones((2, 2), "float32"))
     optimizer = SGD(0.1, momentum=0.0, l2=0.5)
     optimizer.build([used, unused])
     optimizer.apply_gradients([(tf.ones((2, 2)), used), (None, unused)])
@@ -137,14 +138,14 @@ def test_a_variable_without_a_gradient_is_left_alone():
 
 def test_a_sparse_gradient():
     slices = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([1]), tf.constant([3, 2]))
-    ours, theirs = (keras.Variable(np.ones((3, 2), "float32")) for _ in range(2))
+    ours, theirs = (Variable(np.ones((3, 2), "float32")) for _ in range(2))
     RMSProp(0.1).apply_gradients([(slices, ours)])
     keras.optimizers.RMSprop(0.1, momentum=0.9, epsilon=1e-3).apply_gradients([(slices, theirs)])
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
 
 
 def test_any_keras_optimizer_with_l2():
-    variable, plain = (keras.Variable(np.full((2, 2), 2.0, "float32")) for _ in range(2))
+    variable, plain = (Variable(np.full((2, 2), 2.0, "float32")) for _ in range(2))
     with_coupled_l2(keras.optimizers.Adam)(0.1, l2=0.5).apply_gradients(
         [(tf.ones((2, 2)), variable)]
     )
@@ -180,7 +181,7 @@ def test_the_graph_is_small():
     """An update is one operation (and reading what it needs), not Keras's dozen."""
 
     def operations(optimizer):
-        variables = [keras.Variable(np.ones((3, 3))) for _ in range(10)]
+        variables = [Variable(np.ones((3, 3), "float32")) for _ in range(10)]
         optimizer.build(variables)
 
         @tf.function

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_tf.keras_compat import tf_variable
 from effnetv2_tf.models.layers import PointwiseConv2D
 
 
@@ -31,7 +32,9 @@ def test_outputs_and_gradients_are_conv2d(options, size):
             tape.watch(images)
             outputs = layer(images)
             loss = tf.reduce_sum(outputs**2)
-        results.append([outputs, *tape.gradient(loss, [images, *(w.value for w in layer.weights)])])
+        results.append(
+            [outputs, *tape.gradient(loss, [images, *(tf_variable(w) for w in layer.weights)])]
+        )
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_tf.keras_compat import tf_variable, variable_path
 from effnetv2_tf.models.layers import FusedMBConv, InputNormalization, MBConv
 
 BOTH = pytest.mark.parametrize("block_class", [MBConv, FusedMBConv])
@@ -98,10 +99,10 @@ def test_every_variable_gets_a_gradient(block_class, expansion):
     block(_images())
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(block(_images(), training=True) * factors)
-    gradients = tape.gradient(loss, [w.value for w in block.trainable_weights])
+    gradients = tape.gradient(loss, [tf_variable(w) for w in block.trainable_weights])
     for weight, gradient in zip(block.trainable_weights, gradients, strict=True):
-        assert gradient is not None, weight.path
-        assert float(tf.reduce_max(tf.abs(gradient))) > 0, weight.path
+        assert gradient is not None, variable_path(weight)
+        assert float(tf.reduce_max(tf.abs(gradient))) > 0, variable_path(weight)
 
 
 @BOTH

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_tf.keras_compat import tf_variable
 from effnetv2_tf.models.layers import SqueezeExcite
 
 
@@ -38,7 +39,7 @@ def test_the_inner_activation_is_the_given_one():
 def _gradients(layer, images):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(images) ** 2)
-    return tape.gradient(loss, [w.value for w in layer.trainable_weights])
+    return tape.gradient(loss, [tf_variable(w) for w in layer.trainable_weights])
 
 
 def test_every_variable_gets_a_gradient():
