@@ -7,6 +7,7 @@ that dropping the old stack one day means editing one file.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -102,6 +103,23 @@ def variable_path(variable: Any) -> str:
     """The name of a model's variable with the layers it lies in, e.g. `block1a/project/kernel`."""
     path = getattr(variable, "path", None) or variable.name
     return str(path).removesuffix(":0")
+
+
+def build_within(layer: Any, input_shape: Any) -> None:
+    """Builds a layer inside another one's `build`.
+
+    Keras 2 then needs to be told the layer's name, or the variables of all inner layers
+    have the same names.
+    """
+    with contextlib.nullcontext() if KERAS_3 else tf.name_scope(layer.name):
+        layer.build(input_shape)
+
+
+def steps_per_execution(model: keras.Model) -> int:
+    """Steps that one call of the compiled model's train function makes."""
+    if KERAS_3:
+        return int(model.steps_per_execution)
+    return int(model._steps_per_execution.numpy())
 
 
 def optimizer_slot(optimizer: Any, slots: list, variable: Any) -> Any:

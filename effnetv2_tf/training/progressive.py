@@ -164,7 +164,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         # A `fit` that ended by an exception has left its wrapper in place.
         current = self.model.train_function
         self._keras_function = getattr(current, "keras_function", current)
-        steps = self.model.steps_per_execution if keras_compat.KERAS_3 else 1
+        steps = keras_compat.steps_per_execution(self.model)
 
         def train_function(iterator: Any) -> Any:
             if not self._step_is_ours:  # another `fit`, after ours ended by an exception
@@ -226,9 +226,9 @@ def _check_model(model: keras.Model, schedule: StageSchedule) -> None:
             f"The model takes images of {shape[1]}x{shape[2]} pixels only, the schedule's stages "
             f"have {sorted(sizes)}. Build it with input_shape=(None, None, {shape[3]})."
         )
-    steps = getattr(model, "steps_per_execution", 1) or 1
+    steps = keras_compat.steps_per_execution(model)
     for stage in schedule.stages:
-        if isinstance(steps, int) and stage.steps_per_epoch % steps:
+        if stage.steps_per_epoch % steps:
             raise ValueError(
                 f"`steps_per_execution` ({steps}) must divide the steps of an epoch; stage "
                 f"{stage.index} has {stage.steps_per_epoch}."

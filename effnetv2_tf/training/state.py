@@ -65,7 +65,10 @@ class TrainingState:
 
 def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
     """A model's weights under the names they have in checkpoints."""
-    return {f"model/{variable_path(w)}": tf_variable(w) for w in model.weights}
+    named = {f"model/{variable_path(w)}": tf_variable(w) for w in model.weights}
+    if len(named) != len(model.weights):
+        raise ValueError(f"Model {model.name!r}: several weights have the same name.")
+    return named
 
 
 def averaged_weights(arrays: Mapping[str, np.ndarray], model: keras.Model) -> dict[str, np.ndarray]:

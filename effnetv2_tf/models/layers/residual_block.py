@@ -127,7 +127,7 @@ class ResidualBlock(keras_compat.Layer):
             )
         shape = tuple(input_shape)
         for layer in self.branch():
-            layer.build(shape)
+            keras_compat.build_within(layer, shape)
             shape = tuple(layer.compute_output_shape(shape))
         self.built = True
 

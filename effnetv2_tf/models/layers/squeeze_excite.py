@@ -39,8 +39,8 @@ class SqueezeExcite(keras_compat.Layer):
         self.expand = PointwiseConv2D(filters, activation="sigmoid", name="expand", **common)
 
     def build(self, input_shape: Any) -> None:
-        self.reduce.build((None, 1, 1, self.filters))
-        self.expand.build((None, 1, 1, self.squeezed_filters))
+        keras_compat.build_within(self.reduce, (None, 1, 1, self.filters))
+        keras_compat.build_within(self.expand, (None, 1, 1, self.squeezed_filters))
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
