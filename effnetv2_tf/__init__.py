@@ -1,12 +1,14 @@
 """EfficientNetV2 and its family for TensorFlow and Keras.
 
 The public names are loaded on first use, so that `import effnetv2_tf` costs nothing and the
-command-line programs can set TensorFlow's environment before it is imported.
+command-line programs can set TensorFlow's environment before it is imported. Where Keras is
+already imported the layers are loaded at once, so that `keras.models.load_model` knows them.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         EfficientNetV2S,
         EfficientNetV2XL,
     )
+    from effnetv2_tf.models.loading import load_model
     from effnetv2_tf.models.network import build_network
     from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
     from effnetv2_tf.training.ema import ExponentialMovingAverage
@@ -40,6 +43,7 @@ _HOMES = {
         "EfficientNetV2S",
         "EfficientNetV2XL",
     ),
+    "effnetv2_tf.models.loading": ("load_model",),
     "effnetv2_tf.models.network": ("build_network",),
     "effnetv2_tf.models.specs": ("NetworkSpec", "Preprocessing", "StageSpec"),
     "effnetv2_tf.training.ema": ("ExponentialMovingAverage",),
@@ -69,6 +73,7 @@ __all__ = [
     "StageSchedule",
     "StageSpec",
     "build_network",
+    "load_model",
 ]
 
 
@@ -80,3 +85,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "keras" in sys.modules:
+    importlib.import_module("effnetv2_tf.models.loading")

@@ -145,7 +145,6 @@ class TrainingSection(Section):
     evaluate_every_epochs: PositiveInt = 1
     steps_per_execution: PositiveInt = 1
     jit_compile: bool = False
-    deterministic: bool = True
 
 
 class CheckpointSection(Section):
