@@ -74,7 +74,8 @@ def run(main: Callable[[], None]) -> None:
     def guarded(arguments: list[str]) -> None:
         if len(arguments) > 1:
             _fail(UsageError(f"unexpected argument {arguments[1]!r}; see --help"), 2)
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        if not flags.FLAGS["verbosity"].present:
+            absl_logging.set_verbosity(absl_logging.WARNING)  # TensorFlow notes its every write
         try:
             main()
         except UsageError as error:
