@@ -83,7 +83,11 @@ class Trainer:
                 self._fit(first_epoch)
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
-                raise
+                first_line = (error.message or type(error).__name__).strip().splitlines()[0]
+                raise TrainingFailure(
+                    f"TensorFlow stopped the run after step {self.progressive.next_step}: "
+                    f"{first_line}; checkpoints are kept, --verbosity=1 shows the whole error"
+                ) from error
         return self._finish()
 
     def _fit(self, first_epoch: int) -> None:
