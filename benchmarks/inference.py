@@ -46,7 +46,7 @@ def make_ours(key: str, folder: Path, seconds: dict[str, float]) -> dict[str, Pa
     from effnetv2_tf import build_network
     from effnetv2_tf.export import export_onnx, export_savedmodel, export_tflite, wrap_model
     from effnetv2_tf.export.images import ImagePreparation, RandomImages
-    from effnetv2_tf.models.specs import EFFICIENTNETV2_B0, EFFICIENTNETV2_S
+    from effnetv2_tf.models.families import EFFICIENTNETV2_B0, EFFICIENTNETV2_S
 
     spec = {"b0": EFFICIENTNETV2_B0, "s": EFFICIENTNETV2_S}[key]
     preparation = ImagePreparation(spec.eval_size)

@@ -14,7 +14,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from effnetv2_tf.models.efficientnet import (
+    from effnetv2_tf.models.efficientnet_lite import (
+        EfficientNetLite0,
+        EfficientNetLite1,
+        EfficientNetLite2,
+        EfficientNetLite3,
+        EfficientNetLite4,
+    )
+    from effnetv2_tf.models.efficientnetv1 import (
+        EfficientNetB0,
+        EfficientNetB1,
+        EfficientNetB2,
+        EfficientNetB3,
+        EfficientNetB4,
+        EfficientNetB5,
+        EfficientNetB6,
+        EfficientNetB7,
+        EfficientNetB8,
+        EfficientNetL2,
+    )
+    from effnetv2_tf.models.efficientnetv2 import (
         EfficientNetV2B0,
         EfficientNetV2B1,
         EfficientNetV2B2,
@@ -33,7 +52,26 @@ if TYPE_CHECKING:
     from effnetv2_tf.training.schedule import Stage, StageSchedule
 
 _HOMES = {
-    "effnetv2_tf.models.efficientnet": (
+    "effnetv2_tf.models.efficientnet_lite": (
+        "EfficientNetLite0",
+        "EfficientNetLite1",
+        "EfficientNetLite2",
+        "EfficientNetLite3",
+        "EfficientNetLite4",
+    ),
+    "effnetv2_tf.models.efficientnetv1": (
+        "EfficientNetB0",
+        "EfficientNetB1",
+        "EfficientNetB2",
+        "EfficientNetB3",
+        "EfficientNetB4",
+        "EfficientNetB5",
+        "EfficientNetB6",
+        "EfficientNetB7",
+        "EfficientNetB8",
+        "EfficientNetL2",
+    ),
+    "effnetv2_tf.models.efficientnetv2": (
         "EfficientNetV2B0",
         "EfficientNetV2B1",
         "EfficientNetV2B2",
@@ -56,6 +94,21 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "SGD",
     "AdamW",
+    "EfficientNetB0",
+    "EfficientNetB1",
+    "EfficientNetB2",
+    "EfficientNetB3",
+    "EfficientNetB4",
+    "EfficientNetB5",
+    "EfficientNetB6",
+    "EfficientNetB7",
+    "EfficientNetB8",
+    "EfficientNetL2",
+    "EfficientNetLite0",
+    "EfficientNetLite1",
+    "EfficientNetLite2",
+    "EfficientNetLite3",
+    "EfficientNetLite4",
     "EfficientNetV2B0",
     "EfficientNetV2B1",
     "EfficientNetV2B2",

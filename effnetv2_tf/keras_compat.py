@@ -145,8 +145,8 @@ def set_float_precision(name: str) -> None:
     keras.mixed_precision.set_global_policy(name)
 
 
-def flatten_layers(model: keras.Model) -> list:
-    """All layers of a model, nested ones included, the model itself left out."""
+def flatten_layers(model: keras.layers.Layer) -> list:
+    """All layers within a model or a layer, nested ones included, itself left out."""
     return list(model._flatten_layers(include_self=False, recursive=True))
 
 

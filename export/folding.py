@@ -16,6 +16,7 @@ from effnetv2_tf.export.graph_steps import (
     DepthwiseConvolution,
     GlobalPooling,
     Normalization,
+    Padding,
     SqueezeExcitation,
     Step,
 )
@@ -189,6 +190,7 @@ _BUILDERS: dict[type, Callable[..., Step]] = {
     FusedMBConv: _block,
     MBConv: _block,
     SqueezeExcite: _squeeze_excite,
+    keras.layers.ZeroPadding2D: lambda layer: Padding(layer.padding),
     InputNormalization: lambda layer: Normalization(layer.mean, layer.std),
     keras.layers.GlobalAveragePooling2D: lambda layer: GlobalPooling(),
     keras.layers.GlobalMaxPooling2D: lambda layer: GlobalPooling(maximum=True),

@@ -60,6 +60,20 @@ class Normalization:
         return tf.cast(x, tf.float32) * scale + offset
 
 
+@dataclass(frozen=True)
+class Padding:
+    """Zeros around an image.
+
+    Attributes:
+      amounts: (above, below), (left, right).
+    """
+
+    amounts: tuple[tuple[int, int], tuple[int, int]]
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.pad(x, [(0, 0), *self.amounts, (0, 0)])
+
+
 @dataclass(frozen=True, eq=False)
 class Convolution:
     """A dense convolution, its bias and its activation.

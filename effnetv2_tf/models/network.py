@@ -18,6 +18,7 @@ from effnetv2_tf.models.layers import (
     PointwiseConv2D,
 )
 from effnetv2_tf.models.layers.initializers import conv_initializer, dense_initializer
+from effnetv2_tf.models.layers.padding import symmetric_padding
 from effnetv2_tf.models.specs import NetworkSpec
 
 POOLINGS = (None, "avg", "max")
@@ -97,11 +98,14 @@ def build_network(
 
 
 def _stem(spec: NetworkSpec, synchronized: bool, x: Any) -> Any:
+    pad = symmetric_padding(3, spec.stem_stride, spec.padding, None, "stem_pad")
+    if pad is not None:
+        x = pad(x)
     x = keras.layers.Conv2D(
         scaling.scaled_stem_filters(spec),
         3,
         strides=spec.stem_stride,
-        padding="same",
+        padding="same" if pad is None else "valid",
         use_bias=False,
         kernel_initializer=conv_initializer(),
         name="stem",
@@ -127,6 +131,7 @@ def _blocks(spec: NetworkSpec, drop_path_rate: float, synchronized: bool, x: Any
                 activation=spec.activation,
                 batch_norm_momentum=spec.batch_norm_momentum,
                 batch_norm_epsilon=spec.batch_norm_epsilon,
+                padding=spec.padding,
                 synchronized=synchronized,
                 name=f"stage{stage_number}_block{repeat + 1}",
             )(x)

@@ -29,6 +29,8 @@ def round_repeats(repeats: int, depth: float) -> int:
 
 def scaled_stem_filters(spec: NetworkSpec) -> int:
     """Width of the stem."""
+    if not spec.scale_stem:
+        return spec.stem_filters
     return round_filters(spec.stem_filters * spec.width, spec.rounding)
 
 
@@ -42,7 +44,8 @@ def scaled_head_filters(spec: NetworkSpec) -> int:
 def scaled_stage(spec: NetworkSpec, stage: StageSpec) -> tuple[int, int]:
     """`(filters, repeats)` of a stage after width and depth scaling."""
     filters = round_filters(stage.filters * spec.width, spec.rounding)
-    return filters, round_repeats(stage.repeats, spec.depth)
+    depth = spec.depth if stage.scale_depth else 1.0
+    return filters, round_repeats(stage.repeats, depth)
 
 
 def block_count(spec: NetworkSpec) -> int:

@@ -1,8 +1,4 @@
-"""What a network is, as data: frozen dataclasses and the tables of the families.
-
-Numbers are those of EfficientNetV2 (Tan & Le, arXiv 2104.00298), tables 4 and 7, and of
-its reference implementation where the paper is silent.
-"""
+"""What a network is, as data: frozen dataclasses. The rows of the families: `families`."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from typing import Literal
 
 BlockKind = Literal["mbconv", "fused"]
 Rounding = Literal["nearest", "at_least_90_percent"]
+Padding = Literal["same", "symmetric"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,8 @@ IMAGENET_STATISTICS = Preprocessing(
 )
 # (x - 128) / 128, as V2-S, M, L and XL were trained.
 CENTRED_128 = Preprocessing()
+# (x - 127) / 128, as the Lite networks were trained.
+CENTRED_127 = Preprocessing(mean=(127.0,), interpolation="bilinear")
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class StageSpec:
       filters: output channels before width scaling.
       repeats: number of blocks before depth scaling.
       se_ratio: width of squeeze-excite over the block's input width; 0 for none.
+      scale_depth: whether the network's `depth` multiplies `repeats`.
     """
 
     block: BlockKind
@@ -77,6 +77,7 @@ class StageSpec:
     filters: int
     repeats: int
     se_ratio: float = 0.0
+    scale_depth: bool = True
 
     def __post_init__(self) -> None:
         if self.block not in ("mbconv", "fused"):
@@ -102,6 +103,9 @@ class NetworkSpec:
       stages: in order; filters and repeats before scaling.
       stem_filters: width of the 3x3 stem, before scaling.
       stem_stride: 2, or 1 for small images.
+      padding: of strided convolutions: `"same"` is TensorFlow's (more zeros to the bottom and
+        right), `"symmetric"` PyTorch's, for weights that were trained so.
+      scale_stem: whether `width` applies to the stem too.
       head_filters: width of the last 1x1 convolution.
       scale_head: whether `width` applies to the head too.
       width: multiplies filters.
@@ -121,6 +125,8 @@ class NetworkSpec:
     stages: tuple[StageSpec, ...]
     stem_filters: int
     stem_stride: int = 2
+    padding: Padding = "same"
+    scale_stem: bool = True
     head_filters: int = 1280
     scale_head: bool = False
     width: float = 1.0
@@ -148,126 +154,3 @@ class NetworkSpec:
                 raise ValueError(
                     f"NetworkSpec: `{name}` must lie in [0, 1). Received: {getattr(self, name)}."
                 )
-
-
-_V2_BASE_STAGES = (
-    StageSpec("fused", 3, 1, 1, 16, 1),
-    StageSpec("fused", 3, 2, 4, 32, 2),
-    StageSpec("fused", 3, 2, 4, 48, 2),
-    StageSpec("mbconv", 3, 2, 4, 96, 3, 0.25),
-    StageSpec("mbconv", 3, 1, 6, 112, 5, 0.25),
-    StageSpec("mbconv", 3, 2, 6, 192, 8, 0.25),
-)
-_V2_S_STAGES = (
-    StageSpec("fused", 3, 1, 1, 24, 2),
-    StageSpec("fused", 3, 2, 4, 48, 4),
-    StageSpec("fused", 3, 2, 4, 64, 4),
-    StageSpec("mbconv", 3, 2, 4, 128, 6, 0.25),
-    StageSpec("mbconv", 3, 1, 6, 160, 9, 0.25),
-    StageSpec("mbconv", 3, 2, 6, 256, 15, 0.25),
-)
-_V2_M_STAGES = (
-    StageSpec("fused", 3, 1, 1, 24, 3),
-    StageSpec("fused", 3, 2, 4, 48, 5),
-    StageSpec("fused", 3, 2, 4, 80, 5),
-    StageSpec("mbconv", 3, 2, 4, 160, 7, 0.25),
-    StageSpec("mbconv", 3, 1, 6, 176, 14, 0.25),
-    StageSpec("mbconv", 3, 2, 6, 304, 18, 0.25),
-    StageSpec("mbconv", 3, 1, 6, 512, 5, 0.25),
-)
-_V2_L_STAGES = (
-    StageSpec("fused", 3, 1, 1, 32, 4),
-    StageSpec("fused", 3, 2, 4, 64, 7),
-    StageSpec("fused", 3, 2, 4, 96, 7),
-    StageSpec("mbconv", 3, 2, 4, 192, 10, 0.25),
-    StageSpec("mbconv", 3, 1, 6, 224, 19, 0.25),
-    StageSpec("mbconv", 3, 2, 6, 384, 25, 0.25),
-    StageSpec("mbconv", 3, 1, 6, 640, 7, 0.25),
-)
-_V2_XL_STAGES = (
-    StageSpec("fused", 3, 1, 1, 32, 4),
-    StageSpec("fused", 3, 2, 4, 64, 8),
-    StageSpec("fused", 3, 2, 4, 96, 8),
-    StageSpec("mbconv", 3, 2, 4, 192, 16, 0.25),
-    StageSpec("mbconv", 3, 1, 6, 256, 24, 0.25),
-    StageSpec("mbconv", 3, 2, 6, 512, 32, 0.25),
-    StageSpec("mbconv", 3, 1, 6, 640, 8, 0.25),
-)
-
-EFFICIENTNETV2_B0 = NetworkSpec(
-    name="efficientnetv2-b0",
-    stages=_V2_BASE_STAGES,
-    stem_filters=32,
-    scale_head=True,
-    dropout_rate=0.2,
-    train_size=192,
-    eval_size=224,
-    preprocessing=IMAGENET_STATISTICS,
-)
-EFFICIENTNETV2_B1 = replace(
-    EFFICIENTNETV2_B0, name="efficientnetv2-b1", depth=1.1, train_size=192, eval_size=240
-)
-EFFICIENTNETV2_B2 = replace(
-    EFFICIENTNETV2_B0,
-    name="efficientnetv2-b2",
-    width=1.1,
-    depth=1.2,
-    dropout_rate=0.3,
-    train_size=208,
-    eval_size=260,
-)
-EFFICIENTNETV2_B3 = replace(
-    EFFICIENTNETV2_B0,
-    name="efficientnetv2-b3",
-    width=1.2,
-    depth=1.4,
-    dropout_rate=0.3,
-    train_size=240,
-    eval_size=300,
-)
-EFFICIENTNETV2_S = NetworkSpec(
-    name="efficientnetv2-s",
-    stages=_V2_S_STAGES,
-    stem_filters=24,
-    dropout_rate=0.2,
-    train_size=300,
-    eval_size=384,
-)
-EFFICIENTNETV2_M = NetworkSpec(
-    name="efficientnetv2-m",
-    stages=_V2_M_STAGES,
-    stem_filters=24,
-    dropout_rate=0.3,
-    train_size=384,
-    eval_size=480,
-)
-EFFICIENTNETV2_L = NetworkSpec(
-    name="efficientnetv2-l",
-    stages=_V2_L_STAGES,
-    stem_filters=32,
-    dropout_rate=0.4,
-    train_size=384,
-    eval_size=480,
-)
-EFFICIENTNETV2_XL = NetworkSpec(
-    name="efficientnetv2-xl",
-    stages=_V2_XL_STAGES,
-    stem_filters=32,
-    dropout_rate=0.4,
-    train_size=384,
-    eval_size=512,
-)
-
-SPECS: dict[str, NetworkSpec] = {
-    spec.name: spec
-    for spec in (
-        EFFICIENTNETV2_B0,
-        EFFICIENTNETV2_B1,
-        EFFICIENTNETV2_B2,
-        EFFICIENTNETV2_B3,
-        EFFICIENTNETV2_S,
-        EFFICIENTNETV2_M,
-        EFFICIENTNETV2_L,
-        EFFICIENTNETV2_XL,
-    )
-}

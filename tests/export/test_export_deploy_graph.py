@@ -14,15 +14,15 @@ from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.deploy_graph import build_deploy_graph, float32_copy
 from effnetv2_tf.export.folding import NotFoldable, fold, layers_in_order
 from effnetv2_tf.export.graph_steps import Convolution, DepthwiseConvolution, KerasNetwork
-from effnetv2_tf.models.layers import BatchNorm
-from effnetv2_tf.models.network import build_network
-from effnetv2_tf.models.specs import (
+from effnetv2_tf.models.families import (
+    EFFICIENTNET_B0,
+    EFFICIENTNET_LITE0,
     EFFICIENTNETV2_B0,
     EFFICIENTNETV2_S,
-    IMAGENET_STATISTICS,
-    NetworkSpec,
-    StageSpec,
 )
+from effnetv2_tf.models.layers import BatchNorm
+from effnetv2_tf.models.network import build_network
+from effnetv2_tf.models.specs import IMAGENET_STATISTICS, NetworkSpec, StageSpec
 
 SMALL = NetworkSpec(
     name="small",
@@ -46,7 +46,8 @@ STRIDE_1_STEM = replace(
     SMALL, name="stride-1-stem", stem_stride=1, preprocessing=IMAGENET_STATISTICS
 )
 POINTWISE_FUSED = replace(SMALL, name="1x1-fused", stages=(StageSpec("fused", 1, 1, 4, 8, 2),))
-SPECS = [SMALL, NO_SE_RELU6, SE_IN_FUSED, STRIDE_1_STEM, POINTWISE_FUSED]
+SYMMETRIC = replace(SMALL, name="symmetric", padding="symmetric")
+SPECS = [SMALL, NO_SE_RELU6, SE_IN_FUSED, STRIDE_1_STEM, POINTWISE_FUSED, SYMMETRIC]
 
 
 @pytest.fixture(autouse=True)
@@ -269,7 +270,11 @@ def settle_statistics(model: keras.Model, batch: np.ndarray) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [EFFICIENTNETV2_B0, EFFICIENTNETV2_S], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "spec",
+    [EFFICIENTNETV2_B0, EFFICIENTNETV2_S, EFFICIENTNET_B0, EFFICIENTNET_LITE0],
+    ids=lambda s: s.name,
+)
 def test_whole_families(spec):
     model = make(spec, classes=1000, drop_path_rate=0.0, dropout_rate=0.0)
     settle_statistics(model, images(batch=8, size=96))

@@ -10,7 +10,7 @@ import tensorflow as tf
 import effnetv2_tf
 from effnetv2_tf import build_network
 from effnetv2_tf.keras_compat import tf_variable, variable_path
-from effnetv2_tf.models import specs
+from effnetv2_tf.models import families, specs
 from effnetv2_tf.models.layers import MBConv
 
 PARAMETERS = {
@@ -22,8 +22,26 @@ PARAMETERS = {
     "EfficientNetV2M": 54_431_388,
     "EfficientNetV2L": 119_027_848,
     "EfficientNetV2XL": 208_896_832,
+    "EfficientNetB0": 5_330_564,
+    "EfficientNetB1": 7_856_232,
+    "EfficientNetB2": 9_177_562,
+    "EfficientNetB3": 12_320_528,
+    "EfficientNetB4": 19_466_816,
+    "EfficientNetB5": 30_562_520,
+    "EfficientNetB6": 43_265_136,
+    "EfficientNetB7": 66_658_680,
 }
-QUICK = ("EfficientNetV2B0", "EfficientNetV2S")
+QUICK = ("EfficientNetV2B0", "EfficientNetV2S", "EfficientNetB0", "EfficientNetB3")
+# Trainable parameters in millions as published with the networks, to two decimals.
+PUBLISHED_MILLIONS = {
+    "EfficientNetB8": 87.41,
+    "EfficientNetL2": 480.31,
+    "EfficientNetLite0": 4.65,
+    "EfficientNetLite1": 5.42,
+    "EfficientNetLite2": 6.09,
+    "EfficientNetLite3": 8.20,
+    "EfficientNetLite4": 13.01,
+}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +49,40 @@ QUICK = ("EfficientNetV2B0", "EfficientNetV2S")
 )
 def test_exact_parameter_counts(name):
     assert getattr(effnetv2_tf, name)().count_params() == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[] if n == "EfficientNetLite0" else pytest.mark.slow)
+        for n in PUBLISHED_MILLIONS
+    ],
+)
+def test_trainable_parameters(name):
+    model = getattr(effnetv2_tf, name)()
+    count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    assert round(count / 1e6, 2) == PUBLISHED_MILLIONS[name]
+
+
+@pytest.mark.parametrize("size", [(24, 24), (25, 41)])
+def test_symmetric_padding_is_pytorchs(tiny_spec, size):
+    """k // 2 zeros on every side; with odd sides TensorFlow's "same" does that too."""
+    spec = dataclasses.replace(tiny_spec, padding="symmetric")
+    ours, same = build_network(spec, classes=4), build_network(tiny_spec, classes=4)
+    same.set_weights(ours.get_weights())
+    images = _pixels(2, *size, 3)
+    assert ours.get_layer("stem_pad") is not None
+    stem = keras.Model(ours.input, ours.get_layer("stem").output)
+    normalised = np.pad((images.numpy() - 128) / 128, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    kernel = ours.get_layer("stem").kernel
+    expected = tf.nn.conv2d(normalised, tf.convert_to_tensor(kernel), 2, "VALID")
+    np.testing.assert_allclose(stem(images), expected, rtol=1e-4, atol=1e-5)
+    assert np.allclose(ours(images), same(images), atol=1e-6) == (size == (25, 41))
+
+
+def test_an_unknown_padding(tiny_spec):
+    with pytest.raises(ValueError, match="`padding` must be 'same' or 'symmetric'.*'valid'"):
+        build_network(dataclasses.replace(tiny_spec, padding="valid"))
 
 
 def _pixels(*shape):
@@ -110,7 +162,7 @@ def test_drop_rates_are_the_specs_or_the_given_ones(tiny_network):
 
 
 def test_initial_values():
-    model = build_network(specs.EFFICIENTNETV2_B0, classes=100)
+    model = build_network(families.EFFICIENTNETV2_B0, classes=100)
     checked = 0
     for weight in model.weights:
         value, path = weight.numpy(), variable_path(weight)
@@ -189,10 +241,9 @@ def test_errors_name_the_argument(tiny_network, arguments, message):
         tiny_network(**arguments)
 
 
-@pytest.mark.parametrize("weights", ["imagenet", "no/such/file.weights.h5"])
-def test_weights_that_are_no_file(weights):
-    with pytest.raises(ValueError, match=f"`weights` must be None or the path.*{weights}"):
-        effnetv2_tf.EfficientNetV2B0(weights=weights, classes=2)
+def test_weights_that_are_no_file():
+    with pytest.raises(ValueError, match=r"weights='no/such/file.weights.h5', which is no file"):
+        effnetv2_tf.EfficientNetV2B0(weights="no/such/file.weights.h5", classes=2)
 
 
 def test_public_names():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnetv2_tf.models import scaling, specs
+from effnetv2_tf.models import families, scaling, specs
 
 WIDTHS = st.floats(0.1, 5000)
 
@@ -53,13 +53,13 @@ def test_depths_are_rounded_up(repeats, depth, expected):
     ("spec", "stem", "head", "stages"),
     [
         (
-            specs.EFFICIENTNETV2_B3,
+            families.EFFICIENTNETV2_B3,
             40,
             1536,
             [(16, 2), (40, 3), (56, 3), (112, 5), (136, 7), (232, 12)],
         ),
         (
-            specs.EFFICIENTNETV2_S,
+            families.EFFICIENTNETV2_S,
             24,
             1280,
             [(24, 2), (48, 4), (64, 4), (128, 6), (160, 9), (256, 15)],
@@ -97,11 +97,11 @@ def test_one_block_has_the_last_rate():
         (lambda: specs.StageSpec("mbconv", 3, 1, 1, 8, 1, 1.5), r"`se_ratio` .*\[0, 1\]"),
         (lambda: specs.NetworkSpec("x", (), 8), "`stages` is empty"),
         (
-            lambda: specs.NetworkSpec("x", specs.EFFICIENTNETV2_S.stages, 8, width=0),
+            lambda: specs.NetworkSpec("x", families.EFFICIENTNETV2_S.stages, 8, width=0),
             "`width` must be positive. Received: 0",
         ),
         (
-            lambda: specs.NetworkSpec("x", specs.EFFICIENTNETV2_S.stages, 8, dropout_rate=1),
+            lambda: specs.NetworkSpec("x", families.EFFICIENTNETV2_S.stages, 8, dropout_rate=1),
             r"`dropout_rate` must lie in \[0, 1\). Received: 1",
         ),
         (lambda: specs.Preprocessing((1, 2), (1, 2)), "1 or 3 numbers"),

@@ -60,14 +60,14 @@ class BatchNorm(keras_compat.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not (training and self.trainable):
-            outputs = self._normalize_with_moving_statistics(inputs)
+            outputs = self._fused(inputs, is_training=False).y
         elif self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
             outputs = self._normalize_with_global_batch(inputs)
         else:
             outputs = self._normalize_with_batch(inputs)
         return self._activate(outputs)
 
-    def _normalize_with_moving_statistics(self, inputs: tf.Tensor) -> tf.Tensor:
+    def _fused(self, inputs: tf.Tensor, is_training: bool, **arguments: Any) -> Any:
         return tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=tf.convert_to_tensor(self.gamma),
@@ -75,20 +75,13 @@ class BatchNorm(keras_compat.Layer):
             mean=tf.convert_to_tensor(self.moving_mean),
             variance=tf.convert_to_tensor(self.moving_variance),
             epsilon=self.epsilon,
-            is_training=False,
-        ).y
+            is_training=is_training,
+            **arguments,
+        )
 
     def _normalize_with_batch(self, inputs: tf.Tensor) -> tf.Tensor:
-        result = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
-            mean=tf.convert_to_tensor(self.moving_mean),
-            variance=tf.convert_to_tensor(self.moving_variance),
-            epsilon=self.epsilon,
-            exponential_avg_factor=1.0 - self.momentum,
-            is_training=True,
-        )
+        share = 1.0 - self.momentum
+        result = self._fused(inputs, is_training=True, exponential_avg_factor=share)
         # With a factor below 1 these are the new moving statistics, not the batch's.
         keras_compat.tf_variable(self.moving_mean).assign(result.batch_mean)
         keras_compat.tf_variable(self.moving_variance).assign(result.batch_variance)

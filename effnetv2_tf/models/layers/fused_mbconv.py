@@ -33,6 +33,7 @@ class FusedMBConv(ResidualBlock):
 
     def branch(self) -> list[keras.layers.Layer]:
         layers = [
+            self.pad,
             self.fused,
             self.fused_norm,
             self.squeeze_excite,
@@ -42,7 +43,10 @@ class FusedMBConv(ResidualBlock):
         return [layer for layer in layers if layer is not None]
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        x = self.fused(inputs)  # (b, h / stride, w / stride, expanded)
+        x = inputs  # (b, h, w, input_filters)
+        if self.pad is not None:
+            x = self.pad(x)
+        x = self.fused(x)  # (b, h / stride, w / stride, expanded)
         x = self.fused_norm(x, training=training)
         if self.squeeze_excite is not None:
             x = self.squeeze_excite(x)

@@ -30,7 +30,7 @@ class MBConv(ResidualBlock):
         self.depthwise = keras.layers.DepthwiseConv2D(
             self.kernel_size,
             strides=self.stride,
-            padding="same",
+            padding="same" if self.pad is None else "valid",
             use_bias=False,
             depthwise_initializer=conv_initializer(),
             dtype=self.dtype_policy,
@@ -45,6 +45,7 @@ class MBConv(ResidualBlock):
         layers = [
             self.expand,
             self.expand_norm,
+            self.pad,
             self.depthwise,
             self.depthwise_norm,
             self.squeeze_excite,
@@ -58,6 +59,8 @@ class MBConv(ResidualBlock):
         if self.expand is not None and self.expand_norm is not None:
             x = self.expand(x)  # (b, h, w, expanded)
             x = self.expand_norm(x, training=training)
+        if self.pad is not None:
+            x = self.pad(x)
         x = self.depthwise(x)  # (b, h / stride, w / stride, expanded)
         x = self.depthwise_norm(x, training=training)
         if self.squeeze_excite is not None:

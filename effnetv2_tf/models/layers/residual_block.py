@@ -9,6 +9,7 @@ import keras
 from effnetv2_tf import keras_compat
 from effnetv2_tf.models.layers.batch_norm import BatchNorm
 from effnetv2_tf.models.layers.initializers import conv_initializer
+from effnetv2_tf.models.layers.padding import symmetric_padding
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
 from effnetv2_tf.models.layers.squeeze_excite import SqueezeExcite
 from effnetv2_tf.models.layers.stochastic_depth import StochasticDepth
@@ -31,6 +32,7 @@ class ResidualBlock(keras_compat.Layer):
       activation: name of a Keras activation.
       batch_norm_momentum: share of the old moving statistics kept at each step.
       batch_norm_epsilon: added to the variance.
+      padding: of strided convolutions, `"same"` or `"symmetric"`, see `specs.NetworkSpec`.
       synchronized: whether replicas share batch statistics.
 
     Input: (batch, height, width, input_filters); output: (batch, ceil(height / stride),
@@ -49,6 +51,7 @@ class ResidualBlock(keras_compat.Layer):
         activation: str = "silu",
         batch_norm_momentum: float = 0.9,
         batch_norm_epsilon: float = 1e-3,
+        padding: str = "same",
         synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -63,9 +66,12 @@ class ResidualBlock(keras_compat.Layer):
         self.activation = activation
         self.batch_norm_momentum = batch_norm_momentum
         self.batch_norm_epsilon = batch_norm_epsilon
+        self.padding = padding
         self.synchronized = synchronized
 
         self.expanded_filters = input_filters * expansion
+        # None where the convolution pads itself.
+        self.pad = symmetric_padding(kernel_size, stride, padding, self.dtype_policy, "pad")
         self.has_skip = stride == 1 and input_filters == filters
         self.drop_path = (
             StochasticDepth(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
@@ -80,7 +86,7 @@ class ResidualBlock(keras_compat.Layer):
             filters,
             kernel_size,
             strides=stride,
-            padding="same",
+            padding="same" if self.pad is None else "valid",
             use_bias=False,
             kernel_initializer=conv_initializer(),
             dtype=self.dtype_policy,
@@ -148,5 +154,6 @@ class ResidualBlock(keras_compat.Layer):
             "activation": self.activation,
             "batch_norm_momentum": self.batch_norm_momentum,
             "batch_norm_epsilon": self.batch_norm_epsilon,
+            "padding": self.padding,
             "synchronized": self.synchronized,
         }

@@ -44,10 +44,10 @@ class SqueezeExcite(keras_compat.Layer):
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        gate = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)  # (b, 1, 1, c)
+        gate, x = _means_beside(inputs)  # (b, 1, 1, c), (b, h, w, c)
         gate = self.reduce(gate)  # (b, 1, 1, squeezed)
         gate = self.expand(gate)  # (b, 1, 1, c)
-        return inputs * gate  # (b, h, w, c)
+        return x * gate  # (b, h, w, c)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -59,3 +59,19 @@ class SqueezeExcite(keras_compat.Layer):
             "squeezed_filters": self.squeezed_filters,
             "activation": self.activation,
         }
+
+
+@tf.custom_gradient
+def _means_beside(x: tf.Tensor) -> Any:
+    """The channels' means (b, 1, 1, c), and `x` itself.
+
+    The two gradients are added here, in one pass; TensorFlow would spread the means' over
+    the image, divide that, and add it to the other, in three.
+    """
+    means = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+
+    def gradient(d_means: tf.Tensor, dx: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], d_means.dtype)
+        return dx + d_means / pixels
+
+    return (means, tf.identity(x)), gradient

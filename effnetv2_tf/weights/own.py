@@ -1,0 +1,106 @@
+"""Weights of this package's own networks: `.keras`, `.weights.h5` and older `.h5` files."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from effnetv2_tf.models.specs import NetworkSpec, Preprocessing
+from effnetv2_tf.weights import hdf5
+from effnetv2_tf.weights.mapping import Origin, Origins, WeightFile
+from effnetv2_tf.weights.variants import variable_shapes
+
+SOURCE = "effnetv2_tf"
+_NO_WEIGHT = "state of the optimizer or of metrics"
+# Names in Keras's layout by classes; a block's inner layers go by their attributes there.
+_CLASSES = {
+    "stem": "conv2d",
+    "stem_norm": "batch_norm",
+    "head": "pointwise_conv2d",
+    "head_norm": "batch_norm",
+    "classifier": "dense",
+}
+_BLOCK_CLASSES = {"mbconv": "mb_conv", "fused": "fused_mb_conv"}
+
+
+def is_own(names: Iterable[str]) -> bool:
+    """Whether a file whose arrays have these names holds a network of this package."""
+    return any(
+        part.startswith(("mb_conv", "fused_mb_conv", "stage1_block1"))
+        for name in names
+        for part in name.split("/")
+    )
+
+
+def read(path: Path, arrays: dict[str, Any], spec: NetworkSpec) -> WeightFile:
+    """The file's tensors; from a `.keras` file also its preprocessing, padding and epsilon.
+
+    Args:
+      path: of the file.
+      arrays: what `hdf5.read_arrays` read from it.
+      spec: of the network that takes the weights.
+    """
+    tensors, others = hdf5.layer_tensors(arrays)
+    if not hdf5.is_by_class(arrays):  # layer/layer/variable: the first is the group
+        tensors = {name.partition("/")[2]: array for name, array in tensors.items()}
+    file = WeightFile(
+        source=SOURCE,
+        path=str(path),
+        tensors={**tensors, **others},
+        left_out=dict.fromkeys(others, _NO_WEIGHT),
+    )
+    return _with_configuration(file, spec, path) if zipfile.is_zipfile(path) else file
+
+
+def _with_configuration(file: WeightFile, spec: NetworkSpec, path: Path) -> WeightFile:
+    """The file with what its record of layers says beside the tensors."""
+    with zipfile.ZipFile(path) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    configs = {layer["config"]["name"]: layer["config"] for layer in layers}
+    if "normalization" in configs:
+        normalization = configs["normalization"]
+        preprocessing = Preprocessing(
+            _numbers(normalization["mean"]),
+            _numbers(normalization["std"]),
+            spec.preprocessing.crop_padding,
+            spec.preprocessing.interpolation,
+        )
+        file = replace(file, preprocessing=preprocessing)
+    return replace(
+        file,
+        padding=configs.get("stage1_block1", {}).get("padding", "same"),
+        batch_norm_epsilon=configs.get("stem_norm", {}).get("epsilon"),
+    )
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """A tuple as Keras records it: as a list, or with a word on its kind."""
+    return tuple(value["items"] if isinstance(value, dict) else value)
+
+
+def origins(spec: NetworkSpec, file: WeightFile) -> Origins:
+    """Where each of the network's variables is in a file that `read` read."""
+    paths = list(variable_shapes(spec))
+    if not hdf5.is_by_class(file.tensors):
+        return {path: Origin(path) for path in paths}
+    numbering = hdf5.ClassNumbering()
+    groups: dict[str, str] = {}
+    found: Origins = {}
+    for path in paths:
+        layer, variable = path.rsplit("/", 1)
+        outer, _, inner = layer.partition("/")
+        if outer not in groups:
+            groups[outer] = numbering.next_layer(_CLASSES.get(outer) or _block_class(spec, outer))
+        group = f"{groups[outer]}/{inner}" if inner else groups[outer]
+        found[path] = Origin(numbering.variable(group, variable))
+    return found
+
+
+def _block_class(spec: NetworkSpec, block: str) -> str:
+    """The class of `stage3_block2`, as Keras writes it."""
+    stage = int(block.partition("_")[0].removeprefix("stage"))
+    return _BLOCK_CLASSES[spec.stages[stage - 1].block]

@@ -1,0 +1,136 @@
+"""Freezing, new heads and learning rates by depth."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf.keras_compat import tf_variable, variable_path
+from effnetv2_tf.models import transfer
+
+
+def _images(count=4, channels=3):
+    return np.random.default_rng(2).uniform(0, 255, (count, 16, 16, channels)).astype("float32")
+
+
+def _trainable(model):
+    return {variable_path(weight) for weight in model.trainable_weights}
+
+
+def _values(model):
+    return {variable_path(w): tf_variable(w).numpy() for w in model.weights}
+
+
+def _changed_by_a_step(model):
+    """Paths of the weights that one step of training changes."""
+    before = _values(model)
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.1), loss="categorical_crossentropy", jit_compile=False
+    )
+    labels = np.eye(4, dtype="float32")
+    model.fit(_images(), labels, verbose=0)
+    after = _values(model)
+    return {path for path in before if not np.array_equal(before[path], after[path])}
+
+
+def test_frozen_layers_do_not_change(tiny_network):
+    model = tiny_network(dropout_rate=0.0)
+    names = transfer.freeze(model, until="stage3")
+    assert names[-1] == "stage2_block2"
+    changed = _changed_by_a_step(model)
+    assert changed
+    frozen = {path for path in changed if path.split("/")[0] in names}
+    assert not frozen
+    assert "stage3_block1/project/kernel" in changed
+    assert "stage3_block1/project_norm/moving_mean" in changed
+
+
+def test_frozen_layers_whose_norms_learn(tiny_network):
+    model = tiny_network(dropout_rate=0.0)
+    transfer.freeze(model, until="head", batch_norm="training")
+    changed = _changed_by_a_step(model)
+    assert "stage1_block1/fused_norm/moving_mean" in changed
+    assert "stage3_block2/depthwise_norm/gamma" in changed
+    frozen = [path for path in changed if path.endswith("kernel")]
+    assert sorted(frozen) == ["classifier/kernel", "head/kernel"]
+
+
+def test_a_frozen_norm_uses_its_moving_statistics_in_training(tiny_network):
+    model = tiny_network(dropout_rate=0.0, drop_path_rate=0.0)
+    images = tf.constant(_images())
+    assert not np.allclose(model(images, training=True), model(images), atol=1e-6)
+    transfer.freeze(model)
+    np.testing.assert_allclose(model(images, training=True), model(images), atol=1e-6)
+
+
+def test_the_border_moves_both_ways(tiny_network):
+    model = tiny_network()
+    everything = _trainable(model)
+    transfer.freeze(model, until="classifier")
+    assert _trainable(model) == {"classifier/kernel", "classifier/bias"}
+    transfer.freeze(model, until="stage2_block2", batch_norm="training")
+    transfer.freeze(model, until="stage2_block2")
+    assert "stage2_block2/fused/kernel" in _trainable(model)
+    assert "stage2_block1/fused/kernel" not in _trainable(model)
+    transfer.unfreeze(model)
+    assert _trainable(model) == everything
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"until": "stage9"}, "no layer 'stage9'; did you mean 'stage"),
+        ({"until": "clasifier"}, "did you mean 'classifier'"),
+        ({"batch_norm": "off"}, "`batch_norm` must be 'frozen' or 'training'"),
+    ],
+)
+def test_what_cannot_be_frozen(tiny_network, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        transfer.freeze(tiny_network(), **arguments)
+
+
+def test_a_new_head_keeps_the_body(tiny_network):
+    model = tiny_network()
+    new = transfer.replace_head(model, classes=7)
+    assert new.output_shape == (None, 7)
+    np.testing.assert_allclose(new(_images()), np.full((4, 7), 1 / 7), rtol=1e-6)
+    old, values = _values(model), _values(new)
+    body = [path for path in values if not path.startswith("classifier")]
+    assert len(body) == len(old) - 2
+    for path in body:
+        np.testing.assert_array_equal(values[path], old[path], err_msg=path)
+    report = transfer.head_report(model, new)
+    assert f"kept: {len(body)} variables, stem/kernel to head_norm/moving_variance" in report
+    assert "new:  classifier/kernel (24, 7), was (24, 4)" in report
+
+
+def test_a_head_for_a_network_without_one(tiny_network):
+    model = tiny_network(include_top=False)
+    assert transfer.replace_head(model, classes=3).output_shape == (None, 3)
+
+
+def test_a_backbone_gives_the_last_feature_map(tiny_network):
+    model = tiny_network()
+    features = transfer.backbone(model)(_images())
+    assert features.shape == (4, 2, 2, 24)
+    pooled = np.mean(features, axis=(1, 2))
+    kernel, bias = (np.asarray(w) for w in model.get_layer("classifier").get_weights())
+    logits = pooled @ kernel + bias
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(model(_images()), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_impossible_heads(tiny_network):
+    with pytest.raises(ValueError, match="`classes` must be a positive integer"):
+        transfer.replace_head(tiny_network(), classes=0)
+    image = keras.Input((8, 8, 3))
+    foreign = keras.Model(image, keras.layers.Flatten()(image))
+    with pytest.raises(ValueError, match="no layer 'head_norm'"):
+        transfer.replace_head(foreign, classes=2)
+
+
+def test_learning_rates_fall_towards_the_input(tiny_network):
+    factors = transfer.learning_rates_by_depth(tiny_network(), 0.5)
+    assert factors == {"stem": 0.0625, "stage1": 0.125, "stage2": 0.25, "stage3": 0.5}
+    with pytest.raises(ValueError, match=r"`decay` must lie in \(0, 1\]. Received: decay=0"):
+        transfer.learning_rates_by_depth(tiny_network(), 0)
