@@ -14,6 +14,10 @@ class TrainingFailure(RuntimeError):
     """Work that was asked for rightly and failed; programs exit with code 1."""
 
 
+class RunStopped(Exception):
+    """A run that was asked to stop and saved its work; programs exit with code 0."""
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest of `known`, or an empty string."""
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags
 from absl import logging as absl_logging
 
-from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
 
 
 def prepare_environment() -> None:
@@ -78,6 +78,8 @@ def run(main: Callable[[], None]) -> None:
             absl_logging.set_verbosity(absl_logging.WARNING)  # TensorFlow notes its every write
         try:
             main()
+        except RunStopped as stopped:
+            print(stopped)
         except UsageError as error:
             _fail(error, 2)
         except (TrainingFailure, OSError) as error:

@@ -30,6 +30,7 @@ from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
+from effnetv2_tf.training.runs import network_of
 from effnetv2_tf.training.state import load_for_inference
 
 
@@ -206,18 +207,10 @@ def _find_checkpoint(model_dir: Path, name: str) -> Checkpoint:
 
 
 def _build_float32(recipe: Recipe, state: Checkpoint) -> keras.Model:
-    """The recipe's network with the class and channel counts of a checkpoint: no data needed."""
-    try:
-        channels = state.arrays["model/stem/kernel"].shape[2]
-        classes = state.arrays["model/classifier/kernel"].shape[1]
-    except KeyError as error:
-        raise UsageError(f"{state.path}: {error.args[0]} is missing") from error
-    # The checkpoint has all the weights: a file that started the training may be gone.
-    model = recipe.model.model_copy(update={"weights": None})
     before = keras.mixed_precision.global_policy().name
     keras_compat.set_float_precision("float32")
     try:
-        return build.build_model(recipe.model_copy(update={"model": model}), classes, channels)
+        return network_of(recipe, state)
     finally:
         keras_compat.set_float_precision(before)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import keras
@@ -14,13 +14,17 @@ from effnetv2_tf import keras_compat
 from effnetv2_tf.data.pipeline import Augmentation, TrainingPipeline, evaluation_dataset
 from effnetv2_tf.data.sources import KINDS, DataError, Source, TooManyBadRecords, open_source
 from effnetv2_tf.errors import UsageError, suggestion
-from effnetv2_tf.models.efficientnet import load_weights
+from effnetv2_tf.models import transfer
+from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.models.network import build_network
-from effnetv2_tf.models.specs import SPECS, NetworkSpec, StageSpec
+from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
 from effnetv2_tf.training import optimizers
+from effnetv2_tf.training.fine_tuning import TwoPhases
 from effnetv2_tf.training.learning_rates import WarmUpDecay
+from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import ModelSection, OptimizerSection, Recipe
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
+from effnetv2_tf.weights import WeightReport, load_weights
 
 SCHEDULED = (
     "randaugment_magnitude",
@@ -29,6 +33,12 @@ SCHEDULED = (
     "dropout_rate",
     "drop_path_rate",
 )
+
+OUR_OPTIMIZERS: dict[str, type] = {
+    "rmsprop": optimizers.RMSProp,
+    "sgd": optimizers.SGD,
+    "adamw": optimizers.AdamW,
+}
 
 
 @dataclass(frozen=True)
@@ -82,13 +92,17 @@ def network_spec(section: ModelSection) -> NetworkSpec:
     if section.name not in SPECS:
         hint = suggestion(section.name, SPECS) or f"; known: {', '.join(SPECS)}"
         raise UsageError(f"model.name: unknown network {section.name!r}{hint}")
-    given = section.model_dump(exclude_none=True)
-    stages = given.pop("stages", None)
-    for key in ("name", "weights", "classifier_initializer", "synchronized_batch_norm"):
-        given.pop(key, None)
-    if stages is not None:
-        given["stages"] = tuple(StageSpec(**stage) for stage in stages)
-    return replace(SPECS[section.name], **given)
+    row = SPECS[section.name]
+    replaced = {
+        field.name: value
+        for field in fields(row)
+        if field.name != "name" and (value := getattr(section, field.name, None)) is not None
+    }
+    if section.stages is not None:
+        replaced["stages"] = tuple(StageSpec(**dict(stage)) for stage in section.stages)
+    if section.preprocessing is not None:
+        replaced["preprocessing"] = Preprocessing(**dict(section.preprocessing))
+    return replace(row, **replaced)
 
 
 def channels_of(recipe: Recipe, source: Source) -> int:
@@ -98,19 +112,41 @@ def channels_of(recipe: Recipe, source: Source) -> int:
 
 def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
     """The recipe's network with freshly initialised (or the named file's) weights."""
+    spec = network_spec(recipe.model)
     starts_at_zero = recipe.model.classifier_initializer == "zeros"
     try:
         model = build_network(
-            network_spec(recipe.model),
+            spec,
             classes=num_classes,
             input_shape=(None, None, channels),
             classifier_activation=recipe.training.loss,
             classifier_initializer="zeros" if starts_at_zero else None,
             synchronized_batch_norm=recipe.model.synchronized_batch_norm,
         )
-        return load_weights(model, recipe.model.weights)
+        if recipe.model.weights is not None:
+            target = transfer.backbone(model) if recipe.model.new_classifier else model
+            report = load_weights(target, recipe.model.weights, spec=spec)
+            _check_described(spec, report)
+            print(report.summary())
+        return model
     except ValueError as error:
         raise UsageError(f"model: {error}") from error
+
+
+def _check_described(spec: NetworkSpec, report: WeightReport) -> None:
+    """Refuses weights with a preprocessing of their own that the recipe does not have.
+
+    A network is rebuilt from its recipe when a run is resumed, evaluated or exported.
+    """
+    theirs = report.preprocessing
+    if theirs is None or np.allclose(
+        [theirs.mean, theirs.std], [spec.preprocessing.mean, spec.preprocessing.std]
+    ):
+        return
+    raise UsageError(
+        f"these weights were trained on images normalised by mean {theirs.mean} and std "
+        f"{theirs.std}; add preprocessing: {{mean: {list(theirs.mean)}, std: {list(theirs.std)}}}"
+    )
 
 
 def build_schedule(recipe: Recipe, num_examples: int) -> StageSchedule:
@@ -138,7 +174,9 @@ def build_schedule(recipe: Recipe, num_examples: int) -> StageSchedule:
         raise UsageError(f"progressive: {error}") from error
 
 
-def build_optimizer(recipe: Recipe, schedule: StageSchedule) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    recipe: Recipe, schedule: StageSchedule, model: keras.Model
+) -> keras.optimizers.Optimizer:
     """The recipe's optimizer with its learning-rate schedule."""
     section, rate = recipe.optimizer, recipe.learning_rate
     learning_rate = WarmUpDecay.for_schedule(
@@ -156,6 +194,14 @@ def build_optimizer(recipe: Recipe, schedule: StageSchedule) -> keras.optimizers
     if section.gradient_clip_norm is not None:
         options["global_clipnorm"] = section.gradient_clip_norm
     optimizer_class = _optimizer_class(section)
+    if recipe.fine_tuning is not None and recipe.fine_tuning.learning_rate_decay != 1:
+        if section.name.lower() not in OUR_OPTIMIZERS:
+            raise UsageError(
+                "fine_tuning.learning_rate_decay: expected optimizer.name to be one of "
+                f"{', '.join(OUR_OPTIMIZERS)}, received {section.name!r}"
+            )
+        decay = recipe.fine_tuning.learning_rate_decay
+        options["learning_rate_factors"] = transfer.learning_rates_by_depth(model, decay)
     try:
         return optimizer_class(**options, **section.options)
     except (TypeError, ValueError) as error:
@@ -163,9 +209,8 @@ def build_optimizer(recipe: Recipe, schedule: StageSchedule) -> keras.optimizers
 
 
 def _optimizer_class(section: OptimizerSection) -> type:
-    ours = {"rmsprop": optimizers.RMSProp, "sgd": optimizers.SGD, "adamw": optimizers.AdamW}
-    if section.name.lower() in ours:
-        return ours[section.name.lower()]
+    if section.name.lower() in OUR_OPTIMIZERS:
+        return OUR_OPTIMIZERS[section.name.lower()]
     theirs = {
         name: value
         for name, value in vars(keras.optimizers).items()
@@ -174,7 +219,7 @@ def _optimizer_class(section: OptimizerSection) -> type:
     by_lower_case = {name.lower(): name for name in theirs}
     name = by_lower_case.get(section.name.lower())
     if name is None:
-        known = [*ours, *theirs]
+        known = [*OUR_OPTIMIZERS, *theirs]
         hint = suggestion(section.name, known) or f"; known: {', '.join(known)}"
         raise UsageError(f"optimizer.name: unknown optimizer {section.name!r}{hint}")
     return optimizers.with_coupled_l2(theirs[name])
@@ -208,6 +253,28 @@ def compile_model(
     )
     optimizer.build(model.trainable_variables)
     keras_compat.build_metrics(model, tf.zeros([1, classes]))
+
+
+def build_phases(
+    recipe: Recipe, model: keras.Model, progressive: ProgressiveLearning
+) -> list[keras.callbacks.Callback]:
+    """The callback of a fine-tuning recipe's phases; empty for other recipes.
+
+    Raises:
+      UsageError: if the recipe names a layer that the model does not have.
+    """
+    section = recipe.fine_tuning
+    if section is None:
+        return []
+    try:
+        for name in (section.head, section.until):
+            if name is not None:
+                transfer.index_of(model, name)
+    except ValueError as error:
+        raise UsageError(f"fine_tuning: {error}") from error
+    return [
+        TwoPhases(progressive, section.head_epochs, section.head, section.until, section.batch_norm)
+    ]
 
 
 def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:

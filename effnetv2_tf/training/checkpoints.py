@@ -114,6 +114,11 @@ class CheckpointFolder:
         write_checkpoint(self.best, arrays, metadata)
         return self.best
 
+    def remove_leftovers(self) -> None:
+        """Removes what a killed process had begun to write; for the folder's only user."""
+        for leftover in self.folder.glob(".*.npz.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
     @property
     def best(self) -> Path:
         return self.folder / "best.npz"

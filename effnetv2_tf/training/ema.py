@@ -53,8 +53,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.build(self.model)
-        if self._applied:  # validation was interrupted, and `on_test_end` not called
-            self._swap()
+        self.restore_raw()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._update()
@@ -64,6 +63,11 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             self._swap()
 
     def on_test_end(self, logs: Any = None) -> None:
+        if self._applied:
+            self._swap()
+
+    def restore_raw(self) -> None:
+        """Puts the raw weights back into the model, if an interrupted validation left averages."""
         if self._applied:
             self._swap()
 

@@ -134,7 +134,9 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         self._monitor = monitor
         self._sign = 1.0 if mode == "max" else -1.0
         self._saved_step = -1
+        self._saved_rows = 0
         self._interrupted_metrics: Checkpoint | None = None
+        self._metrics_before_test: dict[str, Any] = {}
         self.best: dict[str, float] | None = None
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -145,6 +147,7 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         self.best = checkpoint.metadata["best"]
         self._interrupted_metrics = checkpoint
         self._saved_step = checkpoint.step
+        self._saved_rows = len(self._records.rows)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._interrupted_metrics is not None:
@@ -158,13 +161,24 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         if due and step < self._progressive.epoch_end_step:
             self._save(self._records.epoch_seconds)
 
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._metrics_before_test = self._state.metric_arrays()
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._metrics_before_test = {}
         last = epoch + 1 == self._progressive.schedule.epochs
         improved = self._note_best(epoch, logs or {})
         if improved:
             self._folder.save_best(self._state.arrays(), self._metadata(0.0))
         if last or (epoch + 1) % self._every_epochs == 0:
             self._save(0.0)
+
+    def save_now(self) -> None:
+        """Writes a checkpoint of the step just made, whatever is due.
+
+        Also one at an epoch's end that was not yet evaluated: a resumed run does that first.
+        """
+        self._save(self._records.epoch_seconds)
 
     def _note_best(self, epoch: int, logs: dict) -> bool:
         if self._monitor is None or self._monitor not in logs:
@@ -177,9 +191,12 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _save(self, epoch_seconds: float) -> None:
         metadata = self._metadata(epoch_seconds)
-        if metadata["step"] != self._saved_step:
-            self._folder.save(self._state.arrays(), metadata)
-            self._saved_step = metadata["step"]
+        rows = len(self._records.rows)  # an epoch's last step is saved again once evaluated
+        if (metadata["step"], rows) != (self._saved_step, self._saved_rows):
+            # Validation uses the metrics of training for its own sums.
+            arrays = {**self._state.arrays(), **self._metrics_before_test}
+            self._folder.save(arrays, metadata)
+            self._saved_step, self._saved_rows = metadata["step"], rows
 
     def _metadata(self, epoch_seconds: float) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ operation (sparse gradients, centred RMSProp, AMSGrad) they do what Keras does.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -75,7 +76,21 @@ class _SharedConstants:
 
 
 class _OneOpUpdate(CoupledL2):
-    """Chooses between the one-operation update and Keras's."""
+    """Chooses between the one-operation update and Keras's; scales learning rates by depth.
+
+    Args:
+      learning_rate_factors: factors of the learning rate by the beginning of a variable's
+        path, see `transfer.learning_rates_by_depth`; 1 for all others.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        learning_rate_factors: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.learning_rate_factors = dict(learning_rate_factors or {})
 
     def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
         self._constants: _SharedConstants | None = _SharedConstants()
@@ -95,15 +110,40 @@ class _OneOpUpdate(CoupledL2):
             self.update_step(gradient, variable, learning_rate)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
+        factor = self._learning_rate_factor(variable)
         if isinstance(gradient, tf.IndexedSlices) or not self._has_one_op():
-            rate = (learning_rate,) if keras_compat.KERAS_3 else ()
-            super().update_step(gradient, variable, *rate)  # type: ignore[misc]
+            self._keras_update(gradient, variable, learning_rate, factor)
             return
         target = tf_variable(variable)
         if learning_rate is None:
             learning_rate = self.learning_rate  # type: ignore[attr-defined]
         rate = self._constant("learning_rate", learning_rate, target.dtype)
+        if factor != 1.0:
+            rate = self._constant(f"learning_rate * {factor}", rate * factor, target.dtype)
         self._update(target, tf.cast(gradient, target.dtype), rate)
+
+    def _keras_update(
+        self, gradient: Any, variable: Any, learning_rate: Any, factor: float
+    ) -> None:
+        if keras_compat.KERAS_3:
+            super().update_step(gradient, variable, learning_rate * factor)  # type: ignore[misc]
+        elif factor == 1.0:
+            super().update_step(gradient, variable)  # type: ignore[misc]
+        else:
+            raise ValueError(
+                f"{type(self).__name__}: `learning_rate_factors` need the one-operation update "
+                "with Keras 2 (momentum above 0, not centered, no amsgrad, dense gradients)."
+            )
+
+    def _learning_rate_factor(self, variable: Any) -> float:
+        if not self.learning_rate_factors:
+            return 1.0
+        path = keras_compat.variable_path(variable)
+        matches = [prefix for prefix in self.learning_rate_factors if path.startswith(prefix)]
+        return self.learning_rate_factors[max(matches, key=len)] if matches else 1.0
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "learning_rate_factors": self.learning_rate_factors}
 
     def _constant(self, name: str, value: Any, dtype: tf.DType) -> tf.Tensor:
         """`value` as a tensor, made once for all variables of an update."""
@@ -126,7 +166,8 @@ class RMSProp(_OneOpUpdate, keras.optimizers.RMSprop):  # type: ignore[misc]
 
     ms = rho ms + (1 - rho) g^2; mom = momentum mom + rate g / sqrt(ms + epsilon); w -= mom.
 
-    Args: those of `keras.optimizers.RMSprop`, and `l2`, see `CoupledL2`.
+    Args: those of `keras.optimizers.RMSprop`; `l2`, see `CoupledL2`;
+      `learning_rate_factors`, by variable, see `transfer.learning_rates_by_depth`.
     """
 
     def __init__(
@@ -162,7 +203,7 @@ class RMSProp(_OneOpUpdate, keras.optimizers.RMSprop):  # type: ignore[misc]
 class SGD(_OneOpUpdate, keras.optimizers.SGD):  # type: ignore[misc]
     """Stochastic gradient descent with momentum.
 
-    Args: those of `keras.optimizers.SGD`, and `l2`, see `CoupledL2`.
+    Args: those of `keras.optimizers.SGD`; `l2` and `learning_rate_factors` as in `RMSProp`.
     """
 
     def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.9, **kwargs: Any) -> None:
@@ -187,7 +228,8 @@ class SGD(_OneOpUpdate, keras.optimizers.SGD):  # type: ignore[misc]
 class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
     """Adam with decoupled weight decay.
 
-    Args: those of `keras.optimizers.AdamW`, and `l2`, see `CoupledL2`.
+    Args: those of `keras.optimizers.AdamW`; `l2` and `learning_rate_factors` as in `RMSProp`.
+      Weight decay is not scaled by the factors.
     """
 
     def __init__(self, learning_rate: Any = 0.001, weight_decay: float = 0.004, **kwargs: Any):

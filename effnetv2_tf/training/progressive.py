@@ -85,6 +85,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         _check_model(self.model, self.schedule)
         self._drop_rates = DropRates(self.model)
         self.stage = None
+        self._logs = None
         self._step_on_begin = keras_compat.steps_made(self.model.optimizer)
         self.next_step = -1
         self._install()
@@ -95,7 +96,8 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self.epoch_end_step = first_step + stage.steps_per_epoch
         if self.next_step != first_step:
             self.next_step = first_step
-            if first_step <= self._step_on_begin < self.epoch_end_step:
+            # At its end: the epoch was trained, but not evaluated.
+            if first_step <= self._step_on_begin <= self.epoch_end_step:
                 self.next_step = self._step_on_begin
             self.stage = None
         if self.stage != stage:
@@ -114,6 +116,14 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self._iterator = None
         self.stage = None
 
+    def retrace(self) -> None:
+        """Has the next step traced anew, after a change of the model that a trace cannot see.
+
+        Such as which layers are trainable. For other callbacks, within `fit`.
+        """
+        self.model.make_train_function(force=True)
+        self._install()
+
     def _enter(self, stage: Stage) -> None:
         self.stage = stage
         traced_anew = self._set_drop_rates(stage)
@@ -122,8 +132,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             traced_anew |= self._static_size not in (None, stage.image_size)
             self._static_size = stage.image_size
         if traced_anew:
-            self.model.make_train_function(force=True)
-            self._install()
+            self.retrace()
         self._iterator = iter(self._dataset(stage))
 
     def _set_drop_rates(self, stage: Stage) -> bool:
@@ -172,16 +181,19 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
                 return self._keras_function(iterator)
             self._step_is_ours = False
             if self.next_step >= self.epoch_end_step:
-                return self._logs
+                return self._logs or self._with_stage(self.model.get_metrics_result())
             logs = self._keras_function(self._iterator)
             self.next_step += steps
-            if self.stage is not None:
-                logs = {**logs, "image_size": self.stage.image_size, "stage": self.stage.index}
-            self._logs = logs
-            return logs
+            self._logs = self._with_stage(logs)
+            return self._logs
 
         train_function.keras_function = self._keras_function  # type: ignore[attr-defined]
         self.model.train_function = train_function
+
+    def _with_stage(self, logs: Any) -> Any:
+        if self.stage is None:
+            return logs
+        return {**logs, "image_size": self.stage.image_size, "stage": self.stage.index}
 
     def _stage_logs(self, stage: Stage) -> dict[str, float]:
         scheduled = asdict(stage.regularization)

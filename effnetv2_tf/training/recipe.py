@@ -41,11 +41,25 @@ class StageSection(Section):
     se_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class PreprocessingSection(Section):
+    """What images go through; see `specs.Preprocessing`."""
+
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+    crop_padding: Annotated[int, Field(ge=0)] = 32
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+
 class ModelSection(Section):
-    """Which network. Whatever is not None replaces the value in the named spec's row."""
+    """Which network. Whatever is not None replaces the value in the named spec's row.
+
+    `weights` is `imagenet` or a file, see `constructors`; with `new_classifier` all of it but
+    the classifier is loaded.
+    """
 
     name: str
     weights: str | None = None
+    new_classifier: bool = False
     width: Positive | None = None
     depth: Positive | None = None
     stem_filters: PositiveInt | None = None
@@ -53,9 +67,12 @@ class ModelSection(Section):
     head_filters: PositiveInt | None = None
     activation: str | None = None
     batch_norm_momentum: Rate | None = None
+    batch_norm_epsilon: Positive | None = None
+    padding: Literal["same", "symmetric"] | None = None
     dropout_rate: Rate | None = None
     drop_path_rate: Rate | None = None
     stages: tuple[StageSection, ...] | None = None
+    preprocessing: PreprocessingSection | None = None
     classifier_initializer: Literal["reference", "zeros"] = "reference"
     synchronized_batch_norm: bool = False
 
@@ -147,6 +164,16 @@ class TrainingSection(Section):
     jit_compile: bool = False
 
 
+class FineTuningSection(Section):
+    """Training weights that were loaded; see `fine_tuning.TwoPhases` and `transfer`."""
+
+    head_epochs: Annotated[int, Field(ge=0)] = 1
+    head: str = "classifier"
+    until: str | None = None
+    batch_norm: Literal["frozen", "training"] = "frozen"
+    learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class CheckpointSection(Section):
     """When to save, and what to keep."""
 
@@ -169,6 +196,7 @@ class Recipe(Section):
     progressive: ProgressiveSection
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     learning_rate: LearningRateSection = Field(default_factory=LearningRateSection)
+    fine_tuning: FineTuningSection | None = None
     checkpoints: CheckpointSection = Field(default_factory=CheckpointSection)
 
     @model_validator(mode="after")

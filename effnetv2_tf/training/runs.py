@@ -47,11 +47,26 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
     found = find_checkpoint(model_dir, checkpoint)
     build.set_precision(recipe)
     sources = build.open_sources(recipe)
-    model = build.build_model(
-        recipe, sources.train.info.num_classes, build.channels_of(recipe, sources.train)
-    )
+    model = network_of(recipe, found)
     load_for_inference(model, found.arrays, found.path, raw=raw)
     return OpenedRun(recipe, found, model, sources.evaluation)
+
+
+def network_of(recipe: Recipe, checkpoint: Checkpoint) -> keras.Model:
+    """The recipe's network with a checkpoint's class and channel counts, its weights not loaded.
+
+    Needs neither the data nor the file of weights that the training may have begun with.
+
+    Raises:
+      UsageError: if the checkpoint lacks the stem or the classifier.
+    """
+    try:
+        channels = checkpoint.arrays["model/stem/kernel"].shape[2]
+        classes = checkpoint.arrays["model/classifier/kernel"].shape[1]
+    except KeyError as error:
+        raise UsageError(f"{checkpoint.path}: {error.args[0]} is missing") from error
+    model = recipe.model.model_copy(update={"weights": None})
+    return build.build_model(recipe.model_copy(update={"model": model}), classes, channels)
 
 
 def find_checkpoint(model_dir: Path, checkpoint: str = "last") -> Checkpoint:

@@ -31,6 +31,11 @@ class TrainingState:
         """Copies of the values, to be written to a checkpoint."""
         return {name: variable.numpy() for name, variable in self._variables().items()}
 
+    def metric_arrays(self) -> dict[str, np.ndarray]:
+        """Copies of the metrics' sums alone."""
+        named = self._variables().items()
+        return {name: v.numpy() for name, v in named if name.startswith("metric/")}
+
     def restore(self, arrays: Mapping[str, np.ndarray], origin: Any) -> None:
         """Assigns the values of a checkpoint to every variable but the metrics'.
 

@@ -15,12 +15,13 @@ import tensorflow as tf
 
 from effnetv2_tf import __version__
 from effnetv2_tf.data.sources import TooManyBadRecords
-from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
 from effnetv2_tf.files import write_text
 from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.ema import ExponentialMovingAverage
+from effnetv2_tf.training.interruptions import StopOnSignal, only_run_in
 from effnetv2_tf.training.monitors import (
     RunRecords,
     SaveCheckpoints,
@@ -70,17 +71,31 @@ class Trainer:
         with self.strategy.scope():
             channels = build.channels_of(recipe, self.sources.train)
             self.model = build.build_model(recipe, info.num_classes, channels)
-            optimizer = build.build_optimizer(recipe, self.schedule)
+            optimizer = build.build_optimizer(recipe, self.schedule, self.model)
             build.compile_model(self.model, recipe, optimizer)
         self._make_callbacks()
 
     def run(self) -> dict[str, Any]:
-        """Trains to the end and writes the artefacts; returns the summary."""
+        """Trains to the end and writes the artefacts; returns the summary.
+
+        Raises:
+          UsageError: if the folder cannot be written to, or another process trains in it.
+          TrainingFailure: if training cannot go on.
+          RunStopped: after SIGTERM; a checkpoint of the last step has been written.
+        """
         self._claim_folder()
+        with only_run_in(self.model_dir):
+            self.folder.remove_leftovers()
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         first_epoch = self._resume()
         if first_epoch < self.schedule.epochs:
             try:
-                self._fit(first_epoch)
+                with self.stop.listening():
+                    self._fit(first_epoch)
+            except RunStopped as stopped:
+                self._save_and_stop(stopped)
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
                 first_line = (error.message or type(error).__name__).strip().splitlines()[0]
@@ -89,6 +104,15 @@ class Trainer:
                     f"{first_line}; checkpoints are kept, --verbosity=1 shows the whole error"
                 ) from error
         return self._finish()
+
+    def _save_and_stop(self, stopped: RunStopped) -> None:
+        if self.ema:
+            self.ema.restore_raw()
+        self.saver.save_now()
+        raise RunStopped(
+            f"Stopped by {stopped} after step {self.progressive.next_step}; a checkpoint is "
+            "saved: run the same command again to go on"
+        ) from stopped
 
     def _fit(self, first_epoch: int) -> None:
         self.model.fit(
@@ -148,14 +172,17 @@ class Trainer:
             monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
             mode=recipe.checkpoints.mode,
         )
+        self.stop = StopOnSignal()
         self.callbacks = [
             self.progressive,
+            *build.build_phases(recipe, self.model, self.progressive),
             StageAnnouncer(self.progressive),
             StopOnDivergence(self.progressive),
             *([self.ema] if self.ema else []),
             self.records,
             self.saver,
             keras.callbacks.TensorBoard(self.model_dir / "tensorboard", write_graph=False),
+            self.stop,
         ]
 
     def _resume(self) -> int:
@@ -164,10 +191,14 @@ class Trainer:
         if checkpoint is None:
             return 0
         self.saver.resume(checkpoint)
-        if checkpoint.step >= self.schedule.total_steps:
+        if len(self.records.rows) == self.schedule.epochs:
             print(f"{self.model_dir}: training is complete ({checkpoint.step} steps)")
             return self.schedule.epochs
         position = self.schedule.position(checkpoint.step)
+        if len(self.records.rows) < position.epoch:
+            # Stopped between an epoch's last step and its evaluation, which comes first.
+            print(f"Going on at step {checkpoint.step}: evaluation of epoch {position.epoch}")
+            return position.epoch - 1
         print(
             f"Going on at step {checkpoint.step}: epoch {position.epoch + 1}, "
             f"stage {position.stage.index + 1} ({position.stage.image_size} px)"

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_tf import SGD, AdamW, RMSProp
+from effnetv2_tf.keras_compat import KERAS_3, tf_variable
 from effnetv2_tf.training.learning_rates import WarmUpDecay
 from effnetv2_tf.training.optimizers import with_coupled_l2
 
@@ -194,3 +195,32 @@ def test_the_graph_is_small():
     ours, theirs = operations(RMSProp()), operations(keras.optimizers.RMSprop(momentum=0.9))
     assert ours.count("ResourceApplyRMSProp") == 10
     assert len(ours) < len(theirs) / 1.5
+
+
+@pytest.mark.parametrize("optimizer_class", [RMSProp, SGD, AdamW])
+@pytest.mark.parametrize("momentum", [0.9, 0.0], ids=["one-op", "keras"])
+def test_learning_rate_factors(optimizer_class, momentum):
+    """A factor acts as another learning rate for the variables whose path begins so."""
+    if momentum == 0.0 and (optimizer_class is AdamW or not KERAS_3):
+        pytest.skip("AdamW has no momentum argument; factors need the one-op update with Keras 2")
+    options = {} if optimizer_class is AdamW else {"momentum": momentum}
+    if optimizer_class is AdamW:
+        options["weight_decay"] = 0.0
+
+    def moved(rate, factors):
+        variables = [Variable(np.ones(2, "float32"), name=n) for n in ("stem", "stage1", "stage10")]
+        optimizer = optimizer_class(rate, learning_rate_factors=factors, **options)
+        optimizer.build(variables)
+        for gradient in (0.5, -2.0, 1.0):
+            gradients = [tf.fill([2], gradient)] * 3
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return [float(tf_variable(v).numpy()[0]) - 1.0 for v in variables]
+
+    plain, slower = moved(0.1, None), moved(0.05, None)
+    found = moved(0.1, {"stage1": 0.5, "stage10": 1.0})
+    np.testing.assert_allclose(found, [plain[0], slower[1], plain[2]], rtol=1e-5)
+
+
+def test_learning_rate_factors_are_in_the_configuration():
+    again = RMSProp.from_config(RMSProp(0.1, learning_rate_factors={"stem": 0.5}).get_config())
+    assert again.learning_rate_factors == {"stem": 0.5}

@@ -35,10 +35,10 @@ def _recipe_file(folder, text=GOOD):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_a_shipped_recipe_loads_and_builds(path):
+def test_a_shipped_recipe_loads_and_builds(path, tiny_network):
     recipe = load_recipe(path)
     schedule = build.build_schedule(recipe, num_examples=1_281_167)
-    optimizer = build.build_optimizer(recipe, schedule)
+    optimizer = build.build_optimizer(recipe, schedule, tiny_network())
     spec = build.network_spec(recipe.model)
     assert schedule.epochs == recipe.training.epochs
     assert schedule.stages[-1].image_size <= build.evaluation_size(recipe)
@@ -90,7 +90,7 @@ WRONG = [
     ("training.epoch=5", ["training.epoch: unknown key", "did you mean 'epochs'?"]),
     ("trainning.epochs=5", ["trainning: unknown key", "did you mean 'training'?"]),
     ("data.augmentation.flipp=1", ["data.augmentation.flipp: unknown key", "'flip'"]),
-    ("model.zzzz=1", ["model.zzzz: unknown key", "known: name, weights, width"]),
+    ("model.zzzz=1", ["model.zzzz: unknown key", "known: name, weights, new_classifier"]),
     ("training.epochs=many", ["training.epochs: ", "integer", "received 'many'"]),
     ("training.epochs=2.5", ["training.epochs: ", "integer", "received 2.5"]),
     ("training.epochs=0", ["training.epochs: ", "greater than or equal to 1", "received 0"]),
@@ -216,10 +216,10 @@ def test_an_unknown_network(tmp_path, override, message):
         ("optimizer.options={rh: 0.9}", "optimizer.options: .*rh"),
     ],
 )
-def test_an_unknown_optimizer_or_option(tmp_path, override, message):
+def test_an_unknown_optimizer_or_option(tmp_path, override, message, tiny_network):
     recipe = load_recipe(_recipe_file(tmp_path), [override])
     with pytest.raises(UsageError, match=message):
-        build.build_optimizer(recipe, build.build_schedule(recipe, 1000))
+        build.build_optimizer(recipe, build.build_schedule(recipe, 1000), tiny_network())
 
 
 def test_more_images_in_a_batch_than_there_are(tmp_path):

@@ -1,0 +1,75 @@
+"""Ending a run early without losing work, and keeping two runs apart."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import keras
+
+from effnetv2_tf.errors import RunStopped, UsageError
+
+
+class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends `fit` by RunStopped after the step, or the batch of validation, that runs.
+
+    Pre-emptible machines get SIGTERM some seconds before they are taken away.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received: signal.Signals | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within this context SIGTERM asks for an end instead of ending the process.
+
+        Outside the main thread, where Python allows no handlers, it does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = signal.Signals(number)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._stop_if_asked()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self.received is not None:
+            raise RunStopped(self.received.name)
+
+
+@contextlib.contextmanager
+def only_run_in(model_dir: Path) -> Iterator[None]:
+    """Holds a run's folder; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+      UsageError: if another process trains in the folder.
+    """
+    lock = filelock.FileLock(model_dir / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UsageError(
+            f"--model_dir: another process is training in {model_dir}; wait for its end, or "
+            "choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
