@@ -19,9 +19,14 @@ setup(
         "effnetv2_tf.configs",
     ],
     package_dir={"effnetv2_tf.export": "export", "effnetv2_tf.configs": "configs"},
-    package_data={"effnetv2_tf.configs": ["*.yaml"], "effnetv2_tf": ["py.typed"]},
+    package_data={
+        "effnetv2_tf": ["py.typed"],
+        "effnetv2_tf.configs": ["*.yaml"],
+        "effnetv2_tf.export": ["web_check.html", "web_page/*"],
+    },
     install_requires=[
         "absl-py>=1.4",
+        "filelock>=3.12",
         "keras>=2.15",
         "matplotlib>=3.7",
         "numpy>=1.23",
@@ -37,6 +42,13 @@ setup(
         "export": EXPORT,
         "tfds": ["tensorflow-datasets>=4.9"],
         "gpu": ["tensorflow[and-cuda]>=2.15"],
-        "test": [*EXPORT, "hypothesis>=6.90", "mypy>=1.7", "pytest>=7.4", "ruff>=0.4"],
+        "test": [
+            *EXPORT,
+            "hypothesis>=6.90",
+            "mypy>=1.7",
+            "pytest>=7.4",
+            "ruff>=0.4",
+            "selenium>=4.20",
+        ],
     },
 )
