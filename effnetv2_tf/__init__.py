@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from effnetv2_tf.models.compound_scaling import compound_scale, nonuniform_scale
     from effnetv2_tf.models.efficientnet_lite import (
         EfficientNetLite0,
         EfficientNetLite1,
@@ -43,15 +44,19 @@ if TYPE_CHECKING:
         EfficientNetV2S,
         EfficientNetV2XL,
     )
+    from effnetv2_tf.models.flops import count_flops
     from effnetv2_tf.models.loading import load_model
     from effnetv2_tf.models.network import build_network
     from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
+    from effnetv2_tf.models.transfer import freeze, replace_head, unfreeze
     from effnetv2_tf.training.ema import ExponentialMovingAverage
     from effnetv2_tf.training.optimizers import SGD, AdamW, RMSProp
     from effnetv2_tf.training.progressive import ProgressiveLearning
     from effnetv2_tf.training.schedule import Stage, StageSchedule
+    from effnetv2_tf.weights import WeightReport, load_weights
 
 _HOMES = {
+    "effnetv2_tf.models.compound_scaling": ("compound_scale", "nonuniform_scale"),
     "effnetv2_tf.models.efficientnet_lite": (
         "EfficientNetLite0",
         "EfficientNetLite1",
@@ -81,13 +86,16 @@ _HOMES = {
         "EfficientNetV2S",
         "EfficientNetV2XL",
     ),
+    "effnetv2_tf.models.flops": ("count_flops",),
     "effnetv2_tf.models.loading": ("load_model",),
     "effnetv2_tf.models.network": ("build_network",),
     "effnetv2_tf.models.specs": ("NetworkSpec", "Preprocessing", "StageSpec"),
+    "effnetv2_tf.models.transfer": ("freeze", "replace_head", "unfreeze"),
     "effnetv2_tf.training.ema": ("ExponentialMovingAverage",),
     "effnetv2_tf.training.optimizers": ("SGD", "AdamW", "RMSProp"),
     "effnetv2_tf.training.progressive": ("ProgressiveLearning",),
     "effnetv2_tf.training.schedule": ("Stage", "StageSchedule"),
+    "effnetv2_tf.weights": ("WeightReport", "load_weights"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -125,8 +133,16 @@ __all__ = [
     "Stage",
     "StageSchedule",
     "StageSpec",
+    "WeightReport",
     "build_network",
+    "compound_scale",
+    "count_flops",
+    "freeze",
     "load_model",
+    "load_weights",
+    "nonuniform_scale",
+    "replace_head",
+    "unfreeze",
 ]
 
 
