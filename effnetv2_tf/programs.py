@@ -69,15 +69,24 @@ def run(main: Callable[[], None]) -> None:
 
     Errors are one line; `--verbosity=1` (absl's flag) adds the traceback.
     """
+
+    def without_arguments(arguments: list[str]) -> None:
+        if arguments:
+            raise UsageError(f"unexpected argument {arguments[0]!r}; see --help")
+        main()
+
+    run_with_arguments(without_arguments)
+
+
+def run_with_arguments(main: Callable[[list[str]], None]) -> None:
+    """As `run`, for a program that takes arguments besides its flags, such as file names."""
     prepare_environment()
 
     def guarded(arguments: list[str]) -> None:
-        if len(arguments) > 1:
-            _fail(UsageError(f"unexpected argument {arguments[1]!r}; see --help"), 2)
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)  # TensorFlow notes its every write
         try:
-            main()
+            main(arguments[1:])
         except RunStopped as stopped:
             print(stopped)
         except UsageError as error:

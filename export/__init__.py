@@ -1,4 +1,4 @@
-"""Exports of trained networks: SavedModel, TFLite, ONNX, each checked in its own runtime.
+"""Exports of trained networks: SavedModel, TFLite, ONNX, a web page, each checked where it runs.
 
 `python -m effnetv2_tf.export` from the command line; from Python:
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from effnetv2_tf.export.onnx import export_onnx
     from effnetv2_tf.export.savedmodel import export_savedmodel
     from effnetv2_tf.export.tflite import export_tflite
+    from effnetv2_tf.export.web import export_web
+    from effnetv2_tf.export.web_runtime import load_runtime
 
 _HOMES = {
     "deploy_graph": ("DeployGraph", "build_deploy_graph"),
@@ -33,6 +35,8 @@ _HOMES = {
     "onnx": ("export_onnx",),
     "savedmodel": ("export_savedmodel",),
     "tflite": ("export_tflite",),
+    "web": ("export_web",),
+    "web_runtime": ("load_runtime",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -45,8 +49,10 @@ __all__ = [
     "export_onnx",
     "export_savedmodel",
     "export_tflite",
+    "export_web",
     "load_keras_file",
     "load_model_dir",
+    "load_runtime",
     "wrap_model",
 ]
 

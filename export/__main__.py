@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of a training run.")
 _KERAS_FILE = flags.DEFINE_string("keras_file", None, "A .keras file, instead of --model_dir.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Target; default: <model_dir>/export.")
-_FORMATS = flags.DEFINE_list("formats", "savedmodel,tflite,onnx", "What to write.")
+_FORMATS = flags.DEFINE_list(
+    "formats", list(requests.DEFAULT_FORMATS), f"What to write: {', '.join(requests.FORMATS)}."
+)
 _TFLITE = flags.DEFINE_list(
     "tflite", "float32,float16,dynamic", "TFLite files: float32, float16, dynamic, int8, int16x8."
 )
@@ -47,6 +49,9 @@ _CALIBRATION = flags.DEFINE_integer("calibration_images", 300, "For int8 and int
 _CHECK_IMAGES = flags.DEFINE_integer("check_images", 500, "Held-out images to compare on.", 1)
 _THRESHOLD = flags.DEFINE_float("int8_threshold", 0.98, "Top-1 agreement that int8 needs.", 0, 1)
 _FORCE = flags.DEFINE_bool("force", False, "Keep an int8 file below the threshold.")
+_ONNXRUNTIME_WEB = flags.DEFINE_string(
+    "onnxruntime_web", None, "Folder of that npm package, for web; default: fetched by npm."
+)
 
 
 def main() -> None:
@@ -138,6 +143,7 @@ def _options() -> ExportOptions:
         check_images=_CHECK_IMAGES.value,
         int8_threshold=_THRESHOLD.value,
         force=_FORCE.value,
+        onnxruntime_web=_ONNXRUNTIME_WEB.value,
     )
 
 

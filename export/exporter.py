@@ -11,11 +11,18 @@ import tensorflow as tf
 
 from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.export import onnx as onnx_files
-from effnetv2_tf.export import savedmodel
+from effnetv2_tf.export import savedmodel, web, web_check
 from effnetv2_tf.export import tflite as tflite_files
 from effnetv2_tf.export.loading import Exportable
 from effnetv2_tf.export.report import Report
-from effnetv2_tf.export.requests import FORMATS, ONNX, SAVEDMODEL, TFLITE, check_formats
+from effnetv2_tf.export.requests import (
+    DEFAULT_FORMATS,
+    ONNX,
+    SAVEDMODEL,
+    TFLITE,
+    WEB,
+    check_formats,
+)
 from effnetv2_tf.export.runtimes import Artefact, require_runtimes
 from effnetv2_tf.export.verification import (
     FAILED,
@@ -26,6 +33,7 @@ from effnetv2_tf.export.verification import (
     held_out,
     verify,
 )
+from effnetv2_tf.export.web_runtime import WebRuntime, load_runtime
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class ExportOptions:
       check_images: held-out images to compare on.
       int8_threshold: smallest top-1 agreement of int8 that is not refused.
       force: keeps a refused file.
+      onnxruntime_web: folder of that npm package, for web pages; None to have npm fetch it.
     """
 
     tflite: tuple[str, ...] = (tflite_files.FLOAT32, tflite_files.FLOAT16, tflite_files.DYNAMIC)
@@ -59,6 +68,7 @@ class ExportOptions:
     check_images: int = 500
     int8_threshold: float = 0.98
     force: bool = False
+    onnxruntime_web: str | Path | None = None
 
     @property
     def dtype(self) -> tf.DType:
@@ -69,20 +79,20 @@ class ExportOptions:
 def export(
     exportable: Exportable,
     output_dir: str | Path,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = DEFAULT_FORMATS,
     options: ExportOptions | None = None,
 ) -> Report:
     """Writes artefacts, checks each in its own runtime, and writes the report.
 
     Below `output_dir`: `savedmodel/<version>/`, `tflite/model_<precision>.tflite`,
-    `onnx/model_<precision>.onnx`, `export_report.json`, `export_report.png`. An artefact that
-    fails its check stays where it is, marked in the report; a refused int8 file is renamed to
-    `*.refused.*`.
+    `onnx/model_<precision>.onnx`, `web/`, `export_report.json`, `export_report.png`. An artefact
+    that fails its check stays where it is, marked in the report; a refused int8 file is renamed
+    to `*.refused.*`.
 
     Args:
       exportable: from `load_model_dir`, `load_keras_file` or `wrap_model`.
       output_dir: made if need be.
-      formats: of `FORMATS`.
+      formats: of `requests.FORMATS`.
       options: see `ExportOptions`.
 
     Returns:
@@ -90,18 +100,22 @@ def export(
 
     Raises:
       UsageError: before anything is written, if something asked for cannot be.
+      TrainingFailure: likewise, if npm cannot fetch what a web page needs.
       OSError: if `output_dir` cannot be written to; nothing half-written stays.
     """
     options = options or ExportOptions()
     output_dir = Path(output_dir)
     jobs = _plan(output_dir, formats, options)
-    representative = _representative(exportable, jobs, options)
+    supplies = _Supplies(
+        representative=_representative(exportable, jobs, options),
+        web_runtime=_web_runtime(exportable, jobs, options),
+    )
     _claim(output_dir)
     sets = held_out(exportable, options.check_images, options.image_size)
     notes = [exportable.graph.note] if exportable.graph.note else []
     verdicts = []
     for job in jobs:
-        verdict = _run(job, exportable, options, representative, sets, notes)
+        verdict = _run(job, exportable, options, supplies, sets, notes)
         verdicts.append(_settle(verdict, options.force))
     images = sets[0].images
     report = Report(
@@ -112,6 +126,19 @@ def export(
     )
     report.write(output_dir)
     return report
+
+
+@dataclass(frozen=True, eq=False)
+class _Supplies:
+    """What some artefacts need besides the network; None if none of them is asked for.
+
+    Attributes:
+      representative: uint8 images (count, size, size, channels) to measure ranges on.
+      web_runtime: for web pages.
+    """
+
+    representative: np.ndarray | None
+    web_runtime: WebRuntime | None
 
 
 def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> list[Artefact]:
@@ -140,6 +167,9 @@ def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> l
                 raise UsageError(f"--{name}: unknown precision {precision!r}{hint}")
             path = output_dir / name / f"model_{precision}.{suffix}"
             jobs.append(Artefact(name, precision, path))
+    if WEB in formats:
+        web.check_target(output_dir / WEB)
+        jobs.append(Artefact(WEB, "float32", output_dir / WEB))
     return jobs
 
 
@@ -163,6 +193,15 @@ def _representative(
     return images.pixels
 
 
+def _web_runtime(
+    exportable: Exportable, jobs: list[Artefact], options: ExportOptions
+) -> WebRuntime | None:
+    if all(job.format != WEB for job in jobs):
+        return None
+    web.check_exportable(exportable)
+    return load_runtime(options.onnxruntime_web)
+
+
 def _claim(output_dir: Path) -> None:
     """Makes the folder and tries to write to it, before minutes are spent."""
     probe = output_dir / ".writable"
@@ -178,15 +217,17 @@ def _run(
     job: Artefact,
     exportable: Exportable,
     options: ExportOptions,
-    representative: np.ndarray | None,
+    supplies: _Supplies,
     sets: list[HeldOut],
     notes: list[str],
 ) -> Verdict:
     """Writes and checks one artefact."""
     try:
-        notes += _write(job, exportable, options, representative)
+        notes += _write(job, exportable, options, supplies)
     except TrainingFailure as error:
         return Verdict(job, FAILED, str(error))
+    if job.format == WEB:
+        return web_check.verify_page(job, exportable, sets)
     return verify(
         job,
         exportable,
@@ -200,8 +241,19 @@ def _write(
     job: Artefact,
     exportable: Exportable,
     options: ExportOptions,
-    representative: np.ndarray | None,
+    supplies: _Supplies,
 ) -> list[str]:
+    """Writes one artefact; returns notes for the user."""
+    if job.format == WEB:
+        assert supplies.web_runtime is not None  # `export` has seen to it
+        web.export_web(
+            exportable,
+            job.path,
+            supplies.web_runtime,
+            opset=options.opset,
+            image_size=options.image_size,
+        )
+        return [f"to see the page: python3 -m http.server --directory={job.path}"]
     common = {"image_size": options.image_size, "preprocessing": options.preprocessing}
     if job.format == TFLITE:
         resizable = options.image_size is None and options.batch_size is None
@@ -209,7 +261,7 @@ def _write(
             exportable,
             job.path,
             job.precision,
-            representative=representative,
+            representative=supplies.representative,
             resizable=resizable,
             **common,
         )
@@ -221,7 +273,7 @@ def _write(
             job.path,
             job.precision,
             opset=options.opset,
-            representative=representative,
+            representative=supplies.representative,
             **fixed,
         )
         return []

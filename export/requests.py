@@ -7,8 +7,9 @@ from pathlib import Path
 
 from effnetv2_tf.errors import UsageError, suggestion
 
-SAVEDMODEL, TFLITE, ONNX = "savedmodel", "tflite", "onnx"
-FORMATS = (SAVEDMODEL, TFLITE, ONNX)
+SAVEDMODEL, TFLITE, ONNX, WEB = "savedmodel", "tflite", "onnx", "web"
+FORMATS = (SAVEDMODEL, TFLITE, ONNX, WEB)
+DEFAULT_FORMATS = (SAVEDMODEL, TFLITE, ONNX)  # WEB needs npm
 
 
 def check_formats(formats: Sequence[str]) -> None:

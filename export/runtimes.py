@@ -37,9 +37,9 @@ class Artefact:
     """An exported file or folder.
 
     Attributes:
-      format: `"savedmodel"`, `"tflite"` or `"onnx"`.
+      format: `"savedmodel"`, `"tflite"`, `"onnx"` or `"web"`.
       precision: e.g. `"float32"`.
-      path: of the file, or of the version folder.
+      path: of the file, or of the folder.
     """
 
     format: str
@@ -171,7 +171,8 @@ def require_runtimes(formats: list[str]) -> None:
     """
     from importlib.util import find_spec
 
-    for name, module in (("tflite", "ai_edge_litert"), ("onnx", "onnxruntime")):
+    modules = {"tflite": "ai_edge_litert", "onnx": "onnxruntime", "web": "onnxruntime"}
+    for name, module in modules.items():
         if name in formats and find_spec(module) is None:
             raise UsageError(
                 f"--formats={name}: needs {module} to check the file in its own runtime; "

@@ -17,6 +17,7 @@ from effnetv2_tf.export.runtimes import Artefact, Runner, SavedModelRunner, load
 from effnetv2_tf.export.savedmodel import BYTES_SIGNATURE
 
 PASSED, FAILED, REFUSED, FORCED = "passed", "failed", "refused", "forced"
+UNVERIFIED = "unverified"
 BATCH_SIZES = (16, 1)
 _OTHER_SIZE = 32  # pixels that the second image size has more than the first
 _FEW = 16  # images for the second batch size and the second image size
@@ -79,7 +80,8 @@ class Verdict:
 
     Attributes:
       artefact: which.
-      status: `"passed"`, `"failed"`, `"refused"` (int8 below the threshold) or `"forced"`.
+      status: `"passed"`, `"failed"`, `"refused"` (int8 below the threshold), `"forced"`, or
+        `"unverified"` (a web page whose network passed, but which no browser has opened).
       problem: why not passed.
       megabytes: of the file or folder, in 10^6 bytes.
       load_seconds: until the runtime is ready.
@@ -98,7 +100,7 @@ class Verdict:
     @property
     def ok(self) -> bool:
         """Whether the artefact may be used."""
-        return self.status in (PASSED, FORCED)
+        return self.status in (PASSED, FORCED, UNVERIFIED)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the report."""

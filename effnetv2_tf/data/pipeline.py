@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import tensorflow as tf
 
+from effnetv2_tf.data import service
 from effnetv2_tf.data.augment import (
     AutoAugment,
     Cutout,
@@ -20,7 +22,7 @@ from effnetv2_tf.data.augment import (
     random_flip,
 )
 from effnetv2_tf.data.decoding import decode_image, replace_invalid, to_channels
-from effnetv2_tf.data.sources import Source
+from effnetv2_tf.data.sources import IndexedSource, Source
 
 Example = dict[str, tf.Tensor]
 
@@ -61,12 +63,21 @@ class TrainingPipeline:
     (batch, classes), float32 weights (batch,). Order and augmentation are functions of the
     seed and of an example's number in the run alone; the dataset never ends.
 
+    Given a `tf.distribute.InputContext`, batches are of a replica's size and come from the
+    examples that are this machine's share of every step's batch: those of all machines
+    together are the batches of one machine, but for the partners of mixup and cutmix, which
+    are chosen within a batch.
+
+    With a tf.data service the stage's batches are made there, whole ones or runs of them on
+    each of its workers, and the dataset ends with the stage. See `service`.
+
     Attributes:
       source: the training split.
       augmentation: see `Augmentation`.
       seed: of order and augmentation.
       class_weights: weight of each class in the loss, or None.
       channels: of the images handed out; None for the source's.
+      service_address: `grpc://host:port` of a tf.data service's dispatcher, or None.
     """
 
     source: Source
@@ -74,34 +85,65 @@ class TrainingPipeline:
     seed: int = 0
     class_weights: Mapping[int, float] | None = None
     channels: int | None = None
+    service_address: str | None = None
 
-    def __call__(self, stage: Any, start_step: int = 0) -> tf.data.Dataset:
-        epoch_in_stage, step = divmod(start_step - stage.first_step, stage.steps_per_epoch)
-        first_epoch = stage.first_epoch + epoch_in_stage
-        batches = self._batches_of_epochs(stage, first_epoch, step * stage.batch_size)
+    def __call__(
+        self,
+        stage: Any,
+        start_step: int = 0,
+        input_context: tf.distribute.InputContext | None = None,
+    ) -> tf.data.Dataset:
+        source, batch_size, per_step = self.source, stage.batch_size, stage.batch_size
+        if input_context is not None:
+            source = share_of(source, input_context)
+            batch_size = input_context.get_per_replica_batch_size(stage.batch_size)
+            per_step = stage.batch_size // input_context.num_input_pipelines
+        runs = self._runs_of_steps(stage, start_step)
+        examples = runs.flat_map(
+            lambda step, steps: self._examples(stage, source, per_step, step, steps)
+        )
+        decoded = examples.map(self._decode(stage), num_parallel_calls=tf.data.AUTOTUNE)
+        batches = decoded.batch(batch_size, drop_remainder=True)
         batches = batches.map(self._finish(stage), num_parallel_calls=tf.data.AUTOTUNE)
         options = tf.data.Options()
         options.deterministic = True
-        return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
+        batches = batches.with_options(options)
+        if self.service_address is not None:
+            batches = service.distribute(batches, self.service_address, source.bad_records)
+        return batches.prefetch(tf.data.AUTOTUNE)
 
-    def _batches_of_epochs(self, stage: Any, first_epoch: int, start: int) -> tf.data.Dataset:
-        """Batches of decoded images from example `start` of `first_epoch` on, without end."""
-        examples_per_epoch = stage.steps_per_epoch * stage.batch_size
-        info = self.source.info
-        shard, shards = self.source.shard  # workers must not augment alike
+    def _runs_of_steps(self, stage: Any, start_step: int) -> tf.data.Dataset:
+        """(first step, number of steps) of runs of steps, each within an epoch, from a step on.
 
-        def numbered_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            skipped = tf.where(epoch == first_epoch, tf.constant(start, tf.int64), 0)
-            examples = self.source.epoch(epoch, seed=self.seed, start=skipped, shuffle=True)
-            examples = examples.take(examples_per_epoch - skipped)
-            first_number = epoch * info.num_examples + skipped * shards + shard
-            numbers = tf.data.Dataset.counter(first_number, shards, dtype=tf.int64)
-            return tf.data.Dataset.zip((numbers, examples))
+        They are what a tf.data service deals out among its workers: single steps where the
+        source can begin anywhere, else epochs.
+        """
+        remote = self.service_address is not None
+        length = 1 if remote and isinstance(self.source, IndexedSource) else stage.steps_per_epoch
+        first = (start_step - stage.first_step) // length
+        if remote:
+            steps_in_stage = stage.steps_per_epoch * stage.epochs
+            runs = tf.data.Dataset.range(first, steps_in_stage // length)
+        else:
+            runs = tf.data.Dataset.counter(first, dtype=tf.int64)
 
-        epochs = tf.data.Dataset.counter(first_epoch, dtype=tf.int64)
-        examples = epochs.flat_map(numbered_epoch)
-        decoded = examples.map(self._decode(stage), num_parallel_calls=tf.data.AUTOTUNE)
-        return decoded.batch(stage.batch_size, drop_remainder=True)
+        def steps_of(run: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            step = tf.maximum(stage.first_step + run * length, start_step)
+            return step, stage.first_step + (run + 1) * length - step
+
+        return runs.map(steps_of)
+
+    def _examples(
+        self, stage: Any, source: Source, per_step: int, step: tf.Tensor, steps: tf.Tensor
+    ) -> tf.data.Dataset:
+        """The examples of `steps` steps from `step` on, with their numbers in the run."""
+        epoch = stage.first_epoch + (step - stage.first_step) // stage.steps_per_epoch
+        start = (step - stage.first_step) % stage.steps_per_epoch * per_step
+        examples = source.epoch(epoch, seed=self.seed, start=start, shuffle=True)
+        shard, shards = source.shard  # workers must not augment alike
+        first_number = epoch * source.info.num_examples + start * shards + shard
+        numbers = tf.data.Dataset.counter(first_number, shards, dtype=tf.int64)
+        return tf.data.Dataset.zip((numbers, examples.take(steps * per_step)))
 
     def _decode(self, stage: Any) -> Callable:
         info, augmentation = self.source.info, self.augmentation
@@ -114,9 +156,7 @@ class TrainingPipeline:
             )
             image, valid = example["image"], tf.constant(True)
             if info.encoded:
-                image, valid = _decode_and_crop(
-                    example, size, info.channels, crop_seed, augmentation, self.source
-                )
+                image, valid = self._decode_and_crop(example, size, crop_seed)
             else:
                 image = _crop(image, size, crop_seed, augmentation)
             if augmentation.flip:
@@ -124,15 +164,49 @@ class TrainingPipeline:
             if policy is not None:
                 image = policy(image, policy_seed)
             image = tf.ensure_shape(to_channels(image, channels), (size, size, channels))
-            return image, valid, encode_label(example["label"], info), batch_seed
+            decoded = (image, valid, encode_label(example["label"], info), batch_seed)
+            return (*decoded, example["name"]) if self._names_travel else decoded
 
         return decode
+
+    @property
+    def _names_travel(self) -> bool:
+        """Whether bad records are counted behind the tf.data service, from their names."""
+        return self.service_address is not None and self.source.info.encoded
+
+    def _decode_and_crop(
+        self, example: Example, size: int, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        augmentation, channels = self.augmentation, self.source.info.channels
+        crop_first = augmentation.crop == "random_resized"
+
+        def decode_cropped(encoded: tf.Tensor) -> tf.Tensor:
+            return decode_and_random_crop(
+                encoded,
+                size,
+                channels,
+                seed,
+                augmentation.crop_area,
+                augmentation.crop_aspect_ratio,
+                augmentation.interpolation,
+            )
+
+        decode = decode_cropped if crop_first else None
+        if self._names_travel:
+            image, valid = service.decode_uncounted(example["image"], channels, decode)
+        else:
+            image, valid = decode_image(
+                example["image"], example["name"], channels, self.source.bad_records, decode
+            )
+        return (image if crop_first else _crop(image, size, seed, augmentation)), valid
 
     def _finish(self, stage: Any) -> Callable:
         regularization = stage.regularization
         weights = _class_weight_vector(self.class_weights, self.source.info.num_classes)
 
-        def finish(images: tf.Tensor, valid: tf.Tensor, labels: tf.Tensor, seeds: Any) -> Any:
+        def finish(
+            images: tf.Tensor, valid: tf.Tensor, labels: tf.Tensor, seeds: Any, *names: tf.Tensor
+        ) -> Any:
             if self.source.info.encoded:
                 images, labels = replace_invalid(images, labels, valid)
             images, labels = mixup_and_cutmix(
@@ -142,11 +216,26 @@ class TrainingPipeline:
                 regularization.cutmix_alpha or 0.0,
                 seeds[0],
             )
-            if weights is None:
-                return images, labels
-            return images, labels, tf.linalg.matvec(labels, weights)
+            batch: tuple[tf.Tensor, ...] = (images, labels)
+            if weights is not None:
+                batch = (*batch, tf.linalg.matvec(labels, weights))
+            return (tf.boolean_mask(names[0], ~valid), batch) if names else batch
 
         return finish
+
+
+def share_of(source: Source, input_context: tf.distribute.InputContext) -> Source:
+    """The same source, of whose examples only one machine's share is read.
+
+    The machines take the examples of the (shuffled) order in turn.
+    """
+    index, count = source.shard
+    share = copy.copy(source)
+    share.shard = (
+        index + count * input_context.input_pipeline_id,
+        count * input_context.num_input_pipelines,
+    )
+    return share
 
 
 def evaluation_dataset(
@@ -219,34 +308,6 @@ def _policy(augmentation: Augmentation, magnitude: float | None) -> Callable | N
     if augmentation.policy == "randaugment" and magnitude:
         return RandAugment(augmentation.randaugment_layers, magnitude)
     return None
-
-
-def _decode_and_crop(
-    example: Example,
-    size: int,
-    channels: int,
-    seed: tf.Tensor,
-    augmentation: Augmentation,
-    source: Source,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    if augmentation.crop != "random_resized":
-        image, valid = decode_image(example["image"], example["name"], channels, source.bad_records)
-        return _crop(image, size, seed, augmentation), valid
-    return decode_image(
-        example["image"],
-        example["name"],
-        channels,
-        source.bad_records,
-        decode=lambda encoded: decode_and_random_crop(
-            encoded,
-            size,
-            channels,
-            seed,
-            augmentation.crop_area,
-            augmentation.crop_aspect_ratio,
-            augmentation.interpolation,
-        ),
-    )
 
 
 def _crop(image: tf.Tensor, size: int, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:

@@ -53,7 +53,7 @@ def construct(
     Raises:
       ValueError: for an argument that cannot be, or weights that do not fit the network.
     """
-    replacements = {
+    replacements: dict[str, Any] = {
         "batch_norm_momentum": batch_norm_momentum,
         "batch_norm_epsilon": batch_norm_epsilon,
         "padding": padding,

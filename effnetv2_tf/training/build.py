@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.data.pipeline import Augmentation, TrainingPipeline, evaluation_dataset
+from effnetv2_tf.data.pipeline import (
+    Augmentation,
+    TrainingPipeline,
+    evaluation_dataset,
+    share_of,
+)
+from effnetv2_tf.data.service import check_reachable
 from effnetv2_tf.data.sources import KINDS, DataError, Source, TooManyBadRecords, open_source
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models import transfer
@@ -126,8 +132,9 @@ def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
         if recipe.model.weights is not None:
             target = transfer.backbone(model) if recipe.model.new_classifier else model
             report = load_weights(target, recipe.model.weights, spec=spec)
-            _check_described(spec, report)
-            print(report.summary())
+            if report is not None:
+                _check_described(spec, report)
+                print(report.summary())
         return model
     except ValueError as error:
         raise UsageError(f"model: {error}") from error
@@ -226,12 +233,21 @@ def _optimizer_class(section: OptimizerSection) -> type:
 
 
 def compile_model(
-    model: keras.Model, recipe: Recipe, optimizer: keras.optimizers.Optimizer
+    model: keras.Model,
+    recipe: Recipe,
+    optimizer: keras.optimizers.Optimizer,
+    steps_per_execution: int | None = None,
 ) -> None:
     """Compiles with the recipe's loss and metrics and builds their and the optimizer's variables.
 
     The optimizer is built here because otherwise Keras's first step is traced twice, the
     metrics so that a resumed run can restore the sums of an interrupted epoch.
+
+    Args:
+      model: to be compiled.
+      recipe: of the run.
+      optimizer: not yet built.
+      steps_per_execution: in place of the recipe's.
     """
     smoothing = recipe.training.label_smoothing
     classes = model.output_shape[-1]
@@ -249,7 +265,7 @@ def compile_model(
         loss=loss,
         metrics=metrics,
         jit_compile=recipe.training.jit_compile,
-        steps_per_execution=recipe.training.steps_per_execution,
+        steps_per_execution=steps_per_execution or recipe.training.steps_per_execution,
     )
     optimizer.build(model.trainable_variables)
     keras_compat.build_metrics(model, tf.zeros([1, classes]))
@@ -278,26 +294,56 @@ def build_phases(
 
 
 def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:
-    """The training pipeline of a recipe."""
+    """The training pipeline of a recipe.
+
+    Raises:
+      UsageError: if the recipe names a tf.data service that cannot be reached.
+    """
+    if recipe.data.service is not None:
+        try:
+            check_reachable(recipe.data.service)
+        except DataError as error:
+            raise UsageError(f"data.service: {error}") from error
     return TrainingPipeline(
         source=source,
         augmentation=Augmentation(**recipe.data.augmentation.model_dump()),
         seed=recipe.seed,
         class_weights=_class_weights(recipe, source),
         channels=recipe.data.channels,
+        service_address=recipe.data.service,
     )
 
 
+def batch_sizes(recipe: Recipe) -> dict[str, list[int]]:
+    """All batch sizes of a recipe by the key they come from."""
+    training, progressive = recipe.training.batch_size, recipe.progressive.batch_sizes
+    sizes = {"training.batch_size": [training]}
+    if progressive is not None:
+        sizes = {"progressive.batch_sizes": list(progressive)}
+    sizes["data.eval_batch_size"] = [recipe.data.eval_batch_size or training]
+    return sizes
+
+
 def build_evaluation_dataset(
-    recipe: Recipe, source: Source, image_size: int | None = None
+    recipe: Recipe,
+    source: Source,
+    image_size: int | None = None,
+    input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """The evaluation split at the recipe's (or the given) size."""
+    """The evaluation split, or one machine's share of it, at the recipe's (or the given) size.
+
+    Given an input context, batches are of a replica's size.
+    """
+    batch_size = recipe.data.eval_batch_size or recipe.training.batch_size
+    if input_context is not None:
+        source = share_of(source, input_context)
+        batch_size = input_context.get_per_replica_batch_size(batch_size)
     preprocessing = network_spec(recipe.model).preprocessing
     padding = recipe.data.eval_crop_padding
     return evaluation_dataset(
         source,
         image_size or evaluation_size(recipe),
-        recipe.data.eval_batch_size or recipe.training.batch_size,
+        batch_size,
         crop=recipe.data.eval_crop,
         crop_padding=preprocessing.crop_padding if padding is None else padding,
         interpolation=preprocessing.interpolation,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.training.distributed_cluster import Cluster, read_cluster
+from effnetv2_tf.training.distributed_cluster import EXAMPLE, Cluster, read_cluster
+from effnetv2_tf.training.recipe import Recipe
+from effnetv2_tf.training.schedule import StageSchedule
 
+MOST_STEPS_PER_EXECUTION = 100
 KINDS = ("auto", "one_device", "mirrored", "multi_worker")
 
 # What an unreachable or unknown TPU was seen to raise, or is documented to.
@@ -79,6 +83,32 @@ def check_batch_sizes(strategy: tf.distribute.Strategy, sizes: Mapping[str, Iter
                     f"{key}: batch sizes are over all replicas; expected a multiple of {replicas}, "
                     f"the number of replicas, received {size}; try {near}"
                 )
+
+
+def adapt_to_devices(recipe: Recipe, strategy: tf.distribute.Strategy) -> Recipe:
+    """The recipe with what suits the devices where it leaves the choice open.
+
+    On TPUs that is mixed_bfloat16, unless the recipe sets `training.precision`.
+    """
+    if not is_tpu(strategy) or "precision" in recipe.training.model_fields_set:
+        return recipe
+    training = recipe.training.model_copy(update={"precision": "mixed_bfloat16"})
+    return recipe.model_copy(update={"training": training})
+
+
+def steps_per_execution(
+    recipe: Recipe, schedule: StageSchedule, strategy: tf.distribute.Strategy
+) -> int:
+    """The steps that the devices make before they ask the host.
+
+    The recipe's, or, on TPUs and unless the recipe sets it, as many as divide the epochs of all
+    stages, and at most 100.
+    """
+    training = recipe.training
+    if not is_tpu(strategy) or "steps_per_execution" in training.model_fields_set:
+        return training.steps_per_execution
+    common = math.gcd(*(stage.steps_per_epoch for stage in schedule.stages))
+    return max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if common % n == 0)
 
 
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
@@ -158,8 +188,7 @@ def _multi_worker_strategy(cluster: Cluster | None) -> tuple[tf.distribute.Strat
     if cluster is None:
         raise UsageError(
             "--strategy: multi_worker needs the environment variable TF_CONFIG, received none; "
-            """e.g. on the first of two machines TF_CONFIG='{"cluster": {"worker": """
-            """["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'"""
+            f"e.g. on the first of two machines TF_CONFIG='{EXAMPLE}'"
         )
     strategy = cluster.connect()
     replicas = strategy.num_replicas_in_sync

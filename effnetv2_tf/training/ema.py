@@ -43,13 +43,17 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self.set_model(model)
         self._weights = [tf_variable(weight) for weight in model.weights]
+        # Every replica averages its own copy of the weights, which are alike, and so need not
+        # tell the others.
+        own_copy: dict[str, Any] = {
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        }
         with model.distribute_strategy.scope():
-            self.averages = [
-                tf.Variable(weight, trainable=False, name="ema") for weight in self._weights
-            ]
-            self._last_step = tf.Variable(
-                tf.cast(tf_variable(model.optimizer.iterations), tf.int64), trainable=False
-            )
+            self.averages = [tf.Variable(w, name="ema", **own_copy) for w in self._weights]
+            step = tf.cast(tf_variable(model.optimizer.iterations), tf.int64)
+            self._last_step = tf.Variable(step, **own_copy)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.build(self.model)
@@ -90,6 +94,9 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
 
     @tf.function
     def _update(self) -> None:
+        self.model.distribute_strategy.run(self._update_replica)
+
+    def _update_replica(self) -> None:
         # Derived from the step counter: right with several steps per execution, and a call
         # after which no step was made changes nothing.
         step = tf.cast(tf_variable(self.model.optimizer.iterations), tf.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
     """Ends `fit` by RunStopped after the step, or the batch of validation, that runs.
 
     Pre-emptible machines get SIGTERM some seconds before they are taken away.
+
+    Args:
+      any_worker: tells whether its argument is true for any of the workers that train together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, any_worker: Callable[[bool], bool] = bool) -> None:
         super().__init__()
+        self._any_worker = any_worker
         self.received: signal.Signals | None = None
 
     @contextlib.contextmanager
@@ -50,8 +54,8 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
-        if self.received is not None:
-            raise RunStopped(self.received.name)
+        if self._any_worker(self.received is not None):
+            raise RunStopped(self.received.name if self.received else "SIGTERM of another worker")
 
 
 @contextlib.contextmanager

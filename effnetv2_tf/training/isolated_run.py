@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
 from effnetv2_tf.training.recipe import Recipe
 
 LOG_NAME = "train.log"
@@ -23,7 +26,7 @@ def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
 
     The process is a fresh one (`spawn`), writes what it prints to `train.log` in the folder
     of the run, takes devices as `--strategy=auto` does, and ends with the process that
-    started it, however that ends. So a script that calls this needs the usual
+    started it, however that ends. A script that calls this needs the usual
     `if __name__ == "__main__":`.
 
     Args:
@@ -35,6 +38,7 @@ def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
 
     Raises:
       TrainingFailure: with the reason in one line, whatever the run failed of.
+      RunStopped: if this process or the run's was asked to stop (SIGTERM).
     """
     model_dir.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
@@ -43,21 +47,40 @@ def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
     process.start()
     sender.close()
     try:
-        summary, reason = receiver.recv()
-    except EOFError:  # it died without a word
+        with _passing_on_sigterm(process):
+            outcome, what = receiver.recv()
+    except EOFError:  # it ended without a word
         process.join()
-        summary, reason = None, _exit_reason(process.exitcode, model_dir)
+        outcome, what = _outcome_of_exit(process.exitcode, model_dir)
     finally:
-        process.terminate()  # it has said all, or this process was interrupted
+        process.terminate()  # it has said all, or this process is interrupted
         process.join()
         receiver.close()
-    if reason is not None:
-        raise TrainingFailure(reason)
-    return summary
+    if outcome == "stopped":
+        raise RunStopped(what)
+    if outcome == "failed":
+        raise TrainingFailure(what)
+    return what
+
+
+@contextlib.contextmanager
+def _passing_on_sigterm(process: BaseProcess) -> Iterator[None]:
+    """Within this context SIGTERM goes to `process`, which saves its work and says so.
+
+    Outside the main thread, where Python allows no handlers, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _train(recipe: Recipe, model_dir: Path, sender: Connection) -> None:
-    """What the process does: prepares itself, trains, and sends the summary or the reason."""
+    """What the process does: prepares itself, trains, and sends what came of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log = (model_dir / LOG_NAME).open("a", encoding="utf-8", buffering=1)
@@ -70,10 +93,13 @@ def _train(recipe: Recipe, model_dir: Path, sender: Connection) -> None:
 
         strategy, choice = choose_strategy()
         print(choice)
-        sender.send((Trainer(recipe, model_dir, strategy, verbose=2).run(), None))
+        sender.send(("finished", Trainer(recipe, model_dir, strategy, verbose=2).run()))
+    except RunStopped as stopped:
+        print(stopped)
+        sender.send(("stopped", str(stopped)))
     except Exception as error:
         traceback.print_exc()
-        sender.send((None, _error_reason(error)))
+        sender.send(("failed", _reason(error)))
 
 
 def _end_with_parent() -> None:
@@ -84,16 +110,19 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _error_reason(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, UsageError | TrainingFailure) and message:
         return message
     return f"{type(error).__name__}: {message[:500]}" if message else type(error).__name__
 
 
-def _exit_reason(code: int | None, model_dir: Path) -> str:
-    log = f"see {model_dir / LOG_NAME}"
+def _outcome_of_exit(code: int | None, model_dir: Path) -> tuple[str, str]:
+    log = model_dir / LOG_NAME
+    if code == -signal.SIGTERM:  # before training listened to it
+        return "stopped", "Stopped by SIGTERM; run the same command again to go on"
     if code is not None and code < 0:
         hint = "; memory may have run out" if -code == signal.SIGKILL else ""
-        return f"the process was ended by signal {signal.Signals(-code).name}{hint}; {log}"
-    return f"the process ended with exit code {code}; {log}"
+        name = signal.Signals(-code).name
+        return "failed", f"the process was ended by signal {name}{hint}; see {log}"
+    return "failed", f"the process ended with exit code {code}; see {log}"

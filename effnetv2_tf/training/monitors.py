@@ -48,11 +48,11 @@ class RunRecords(keras.callbacks.Callback):  # type: ignore[misc]
     """One row an epoch, with its training time, also across interruptions; history.csv.
 
     Args:
-      path: of history.csv, replaced as a whole after every epoch.
+      path: of history.csv, replaced as a whole after every epoch; None to write none.
       progressive: tells the steps.
     """
 
-    def __init__(self, path: Path, progressive: ProgressiveLearning) -> None:
+    def __init__(self, path: Path | None, progressive: ProgressiveLearning) -> None:
         super().__init__()
         self.rows: list[dict[str, float]] = []
         self.seconds_before = 0.0
@@ -86,7 +86,8 @@ class RunRecords(keras.callbacks.Callback):  # type: ignore[misc]
         )
         self.seconds_before = 0.0
         self._began = self._ended
-        write_text(self._path, rows_to_csv(self.rows))
+        if self._path is not None:
+            write_text(self._path, rows_to_csv(self.rows))
 
 
 def rows_to_csv(rows: list[dict[str, float]]) -> str:

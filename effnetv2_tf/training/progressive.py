@@ -15,6 +15,8 @@ import tensorflow as tf
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.models.input_range import EfficientNet
+from effnetv2_tf.training import distributed_steps
+from effnetv2_tf.training.distributed_data import distribute
 from effnetv2_tf.training.drop_rates import DropRates
 from effnetv2_tf.training.schedule import Stage, StageSchedule
 
@@ -41,12 +43,18 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
     Where batch sizes differ between stages, `fit` counts the longest epoch's steps and those
     past a shorter epoch's end do nothing.
 
+    Works under `tf.distribute` strategies, for models made in their scope: batch sizes are over
+    all replicas. Under `MultiWorkerMirroredStrategy` call `fit_dataset(model)`.
+
     Args:
       schedule: the stages.
       make_dataset: `make_dataset(stage)` gives a `tf.data.Dataset` of batches of
         `stage.batch_size` as `fit` takes them. It is repeated, and on resuming skipped, as
         needed. If it takes a second argument `start_step`, it is given the number of
-        optimizer steps already made and must begin there by itself (which can be free).
+        optimizer steps already made and must begin there by itself (which can be free). If it
+        takes `input_context`, that is None or, with several machines, the
+        `tf.distribute.InputContext` of this one, whose share it must give in batches of
+        `input_context.get_per_replica_batch_size(stage.batch_size)`.
       dynamic_sizes: whether batches are typed (batch, None, None, channels), so that one
         trace serves all stages. None: unless XLA is used (by `jit_compile` or on a TPU),
         which needs static sizes and compiles once for every stage.
@@ -65,7 +73,9 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self.stage: Stage | None = None
         self.next_step = 0  # optimizer steps made in the whole run
         self.epoch_end_step = 0
-        self._takes_start_step = "start_step" in inspect.signature(make_dataset).parameters
+        parameters = inspect.signature(make_dataset).parameters
+        self._takes_start_step = "start_step" in parameters
+        self._takes_input_context = "input_context" in parameters
         self._iterator: Iterator | None = None
         self._keras_function: Any = None
         self._logs: Any = None
@@ -73,13 +83,22 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self._step_is_ours = False
         self._static_size: int | None = None  # of the last trace
 
-    def fit_dataset(self) -> tf.data.Dataset:
-        """The `x` for `fit`: it only counts the steps; the callback draws the real batches."""
+    def fit_dataset(self, model: keras.Model | None = None) -> tf.data.Dataset:
+        """The `x` for `fit`: it only counts the steps; the callback draws the real batches.
+
+        Args:
+          model: that will be fitted; needed with several workers only, where Keras must be
+            kept from looking at these batches.
+        """
+        if model is not None:
+            keras_compat.skip_symbolic_build(model)
         stage = self.schedule.stages[0]
         steps = self.schedule.most_steps_per_epoch
         example = tf.nest.map_structure(_zeros_like_example, self.make_dataset(stage).element_spec)
-        batches = tf.data.Dataset.from_tensors(example).repeat(steps * stage.batch_size)
-        return batches.batch(stage.batch_size, drop_remainder=True)
+        examples = tf.data.Dataset.from_tensors(example).repeat(steps * stage.batch_size)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return examples.batch(stage.batch_size, drop_remainder=True).with_options(options)
 
     def on_train_begin(self, logs: Any = None) -> None:
         _check_model(self.model, self.schedule)
@@ -145,17 +164,28 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         return traced_anew
 
     def _dataset(self, stage: Stage) -> Any:
+        def make_batches(input_context: tf.distribute.InputContext | None) -> tf.data.Dataset:
+            return self._batches(stage, input_context)
+
+        strategy = self.model.distribute_strategy
+        return distribute(strategy, make_batches, shares=self._takes_input_context)
+
+    def _batches(
+        self, stage: Stage, input_context: tf.distribute.InputContext | None
+    ) -> tf.data.Dataset:
+        """The stage's batches from the next step on, without end."""
+        options: dict[str, Any] = {}
+        if self._takes_input_context:
+            options["input_context"] = input_context
         if self._takes_start_step:
-            dataset = self.make_dataset(stage, start_step=self.next_step).repeat()
+            dataset = self.make_dataset(stage, start_step=self.next_step, **options).repeat()
         else:
-            dataset = self.make_dataset(stage).repeat().skip(self.next_step - stage.first_step)
+            steps_made = self.next_step - stage.first_step
+            dataset = self.make_dataset(stage, **options).repeat().skip(steps_made)
         if self._sizes_are_dynamic():
             dataset = dataset.map(forget_sides)
         if isinstance(self.model, EfficientNet):
             dataset = self.model.watch_first_batch(dataset)
-        strategy = self.model.distribute_strategy
-        if strategy.num_replicas_in_sync > 1:
-            return strategy.experimental_distribute_dataset(dataset)
         return dataset
 
     def _sizes_are_dynamic(self) -> bool:
@@ -173,6 +203,9 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         # A `fit` that ended by an exception has left its wrapper in place.
         current = self.model.train_function
         self._keras_function = getattr(current, "keras_function", current)
+        run_steps = self._keras_function
+        if distributed_steps.is_distributed(self.model.distribute_strategy):
+            run_steps = distributed_steps.make_train_function(self.model)
         steps = keras_compat.steps_per_execution(self.model)
 
         def train_function(iterator: Any) -> Any:
@@ -182,7 +215,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             self._step_is_ours = False
             if self.next_step >= self.epoch_end_step:
                 return self._logs or self._with_stage(self.model.get_metrics_result())
-            logs = self._keras_function(self._iterator)
+            logs = run_steps(self._iterator)
             self.next_step += steps
             self._logs = self._with_stage(logs)
             return self._logs
@@ -231,6 +264,7 @@ def _zeros_like_example(spec: tf.TensorSpec) -> tf.Tensor:
 
 
 def _check_model(model: keras.Model, schedule: StageSchedule) -> None:
+    replicas = model.distribute_strategy.num_replicas_in_sync
     sizes = {stage.image_size for stage in schedule.stages}
     shape = getattr(model, "input_shape", None)
     if isinstance(shape, tuple) and len(shape) == 4 and sizes - {shape[1]} and shape[1]:
@@ -240,6 +274,11 @@ def _check_model(model: keras.Model, schedule: StageSchedule) -> None:
         )
     steps = keras_compat.steps_per_execution(model)
     for stage in schedule.stages:
+        if stage.batch_size % replicas:
+            raise ValueError(
+                f"`batch_size` is over all {replicas} replicas and must be a multiple of their "
+                f"number; stage {stage.index} has {stage.batch_size}."
+            )
         if stage.steps_per_epoch % steps:
             raise ValueError(
                 f"`steps_per_execution` ({steps}) must divide the steps of an epoch; stage "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -91,7 +92,11 @@ class AugmentationSection(Section):
 
 
 class DataSection(Section):
-    """Where images come from and how they are prepared."""
+    """Where images come from and how they are prepared.
+
+    `service` is the address of a tf.data service that makes the training batches, see
+    `data.service`.
+    """
 
     source: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -105,6 +110,14 @@ class DataSection(Section):
     eval_crop_padding: Annotated[int, Field(ge=0)] | None = None
     eval_batch_size: PositiveInt | None = None
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    service: str | None = None
+
+    @field_validator("service")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"grpc://[^/:\s]+:\d+", value):
+            raise ValueError(f"expected the dispatcher's grpc://host:port, received {value!r}")
+        return value
 
 
 class OptimizerSection(Section):

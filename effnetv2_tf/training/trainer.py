@@ -20,6 +20,14 @@ from effnetv2_tf.files import write_text
 from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import CheckpointFolder
+from effnetv2_tf.training.distributed_validation import DistributedValidation
+from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Workers
+from effnetv2_tf.training.distribution import (
+    adapt_to_devices,
+    check_batch_sizes,
+    is_tpu,
+    steps_per_execution,
+)
 from effnetv2_tf.training.ema import ExponentialMovingAverage
 from effnetv2_tf.training.interruptions import StopOnSignal, only_run_in
 from effnetv2_tf.training.monitors import (
@@ -34,7 +42,7 @@ from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
 from effnetv2_tf.training.state import TrainingState
 
 # Keys that a resumed run may change: they do not alter what is computed.
-_FREE_KEYS = ("checkpoints", "name")
+_FREE_KEYS = ("checkpoints", "name", "data.service")
 
 
 class Trainer:
@@ -58,21 +66,24 @@ class Trainer:
         strategy: tf.distribute.Strategy | None = None,
         verbose: int = 1,
     ) -> None:
-        self.recipe = recipe
-        self.model_dir = Path(model_dir)
         self.strategy = strategy or tf.distribute.get_strategy()
-        self.verbose = verbose
+        self.workers = Workers(self.strategy)
+        self.recipe = recipe = adapt_to_devices(recipe, self.strategy)
+        self.model_dir = Path(model_dir)
+        self.verbose = verbose if self.workers.is_chief else 0
         self._check_folder()
         keras.utils.set_random_seed(recipe.seed)
         build.set_precision(recipe)
         self.sources = build.open_sources(recipe)
         info = self.sources.train.info
         self.schedule = build.build_schedule(recipe, info.num_examples)
+        check_batch_sizes(self.strategy, build.batch_sizes(recipe))
         with self.strategy.scope():
             channels = build.channels_of(recipe, self.sources.train)
             self.model = build.build_model(recipe, info.num_classes, channels)
             optimizer = build.build_optimizer(recipe, self.schedule, self.model)
-            build.compile_model(self.model, recipe, optimizer)
+            steps = steps_per_execution(recipe, self.schedule, self.strategy)
+            build.compile_model(self.model, recipe, optimizer, steps)
         self._make_callbacks()
 
     def run(self) -> dict[str, Any]:
@@ -83,6 +94,8 @@ class Trainer:
           TrainingFailure: if training cannot go on.
           RunStopped: after SIGTERM; a checkpoint of the last step has been written.
         """
+        if not self.workers.is_chief:
+            return self._run()
         self._claim_folder()
         with only_run_in(self.model_dir):
             self.folder.remove_leftovers()
@@ -98,6 +111,7 @@ class Trainer:
                 self._save_and_stop(stopped)
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
+                self._report_lost_worker(error)
                 first_line = (error.message or type(error).__name__).strip().splitlines()[0]
                 raise TrainingFailure(
                     f"TensorFlow stopped the run after step {self.progressive.next_step}: "
@@ -109,6 +123,7 @@ class Trainer:
         if self.ema:
             self.ema.restore_raw()
         self.saver.save_now()
+        self.workers.wait()  # whoever leaves first takes the others' connections away
         raise RunStopped(
             f"Stopped by {stopped} after step {self.progressive.next_step}; a checkpoint is "
             "saved: run the same command again to go on"
@@ -116,15 +131,36 @@ class Trainer:
 
     def _fit(self, first_epoch: int) -> None:
         self.model.fit(
-            self.progressive.fit_dataset(),
+            self.progressive.fit_dataset(self.model if self.workers.count > 1 else None),
             epochs=self.schedule.epochs,
             initial_epoch=first_epoch,
-            validation_data=build.build_evaluation_dataset(self.recipe, self.sources.evaluation),
+            validation_data=None if self._validates_itself else self._evaluation_dataset(),
             validation_freq=self._validation_epochs(),
             callbacks=self.callbacks,
             shuffle=False,  # the pipeline shuffles
             verbose=self.verbose,
         )
+
+    @property
+    def _validates_itself(self) -> bool:
+        """Whether Keras's validation is not to be used, see `DistributedValidation`."""
+        return self.workers.count > 1 or is_tpu(self.strategy)
+
+    def _evaluation_dataset(
+        self, input_context: tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
+        return build.build_evaluation_dataset(
+            self.recipe, self.sources.evaluation, input_context=input_context
+        )
+
+    def _report_lost_worker(self, cause: tf.errors.OpError) -> None:
+        """Raises a one-line TrainingFailure if `cause` is the loss of another worker."""
+        lost = self.workers.describe_loss(cause)
+        if lost is not None:
+            raise TrainingFailure(
+                f"{lost}: it goes on from the last checkpoint (this worker, {self.workers.index}, "
+                f"has come to step {self.progressive.next_step})"
+            ) from cause
 
     def _report_bad_records(self, cause: Exception) -> None:
         """Raises a one-line TrainingFailure if a source has too many bad records."""
@@ -160,8 +196,12 @@ class Trainer:
         if recipe.training.ema_decay is not None:
             self.ema = ExponentialMovingAverage(recipe.training.ema_decay)
             self.ema.build(self.model)
-        self.folder = CheckpointFolder(self.model_dir / "checkpoints", recipe.checkpoints.keep_last)
-        self.records = RunRecords(self.model_dir / "history.csv", self.progressive)
+        chief = self.workers.is_chief
+        folder_class = CheckpointFolder if chief else FollowerCheckpoints
+        self.folder = folder_class(self.model_dir / "checkpoints", recipe.checkpoints.keep_last)
+        self.records = RunRecords(
+            self.model_dir / "history.csv" if chief else None, self.progressive
+        )
         self.saver = SaveCheckpoints(
             self.folder,
             TrainingState(self.model, self.ema),
@@ -172,22 +212,32 @@ class Trainer:
             monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
             mode=recipe.checkpoints.mode,
         )
-        self.stop = StopOnSignal()
+        self.stop = StopOnSignal(self.workers.any)
         self.callbacks = [
             self.progressive,
             *build.build_phases(recipe, self.model, self.progressive),
-            StageAnnouncer(self.progressive),
+            *([StageAnnouncer(self.progressive)] if chief else []),
             StopOnDivergence(self.progressive),
             *([self.ema] if self.ema else []),
             self.records,
             self.saver,
-            keras.callbacks.TensorBoard(self.model_dir / "tensorboard", write_graph=False),
+            *([self._tensorboard()] if chief else []),
             self.stop,
         ]
+        if self._validates_itself:
+            validation = DistributedValidation(
+                self._evaluation_dataset, self._validation_epochs(), self.callbacks
+            )
+            self.callbacks.insert(1, validation)
+
+    def _tensorboard(self) -> keras.callbacks.Callback:
+        return keras.callbacks.TensorBoard(self.model_dir / "tensorboard", write_graph=False)
 
     def _resume(self) -> int:
         """Restores the newest whole checkpoint, if any; returns the epoch to go on with."""
         checkpoint = self.folder.latest()
+        found = checkpoint.step if checkpoint else 0
+        self.workers.check_same_step(found, self.folder.folder)
         if checkpoint is None:
             return 0
         self.saver.resume(checkpoint)
@@ -211,15 +261,20 @@ class Trainer:
         return sorted({*range(every, self.schedule.epochs + 1, every), self.schedule.epochs})
 
     def _finish(self) -> dict[str, Any]:
+        if self.workers.is_chief:
+            self._write_artefacts()
+        self.workers.wait()
+        return self._summary()
+
+    def _write_artefacts(self) -> None:
         if self.ema:
             with self.ema.applied():
                 self._save_model()
         else:
             self._save_model()
-        summary = self._summary()
-        write_text(self.model_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+        text = json.dumps(self._summary(), indent=2) + "\n"
+        write_text(self.model_dir / "summary.json", text)
         draw_curves(self.records.rows, self.model_dir / "curves.png", title=self.recipe.name)
-        return summary
 
     def _save_model(self) -> None:
         """Saves the network alone: whoever loads it needs neither optimizer nor loss."""
@@ -319,7 +374,7 @@ def _changed_keys(recipe: Recipe, path: Path) -> list[str]:
 def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     changed = []
     for key in old.keys() | new.keys():
-        if not prefix and key in _FREE_KEYS:
+        if f"{prefix}{key}" in _FREE_KEYS:
             continue
         first, second = old.get(key), new.get(key)
         if isinstance(first, dict) and isinstance(second, dict):

@@ -232,7 +232,7 @@ def _stored_preprocessing(
     if mean is None or variance is None:  # V2: constants, by Keras's rule
         row = matching_row(variable_shapes(spec).values())
         usual = None if row is None else row.preprocessing
-        return CENTRED_128 if usual is IMAGENET_STATISTICS and channels != 3 else usual
+        return CENTRED_128 if usual == IMAGENET_STATISTICS and channels != 3 else usual
     deviations = np.asarray(IMAGENET_STATISTICS.std) / 255
     is_published = variance.shape == deviations.shape and np.allclose(variance, deviations)
     std = variance if is_published else np.sqrt(variance)

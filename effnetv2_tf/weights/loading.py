@@ -91,8 +91,9 @@ def _open(path: Path, spec: NetworkSpec, ema: bool | None) -> tuple[WeightFile, 
 
 def _open_keras(path: Path, spec: NetworkSpec) -> tuple[WeightFile, Origins]:
     if not _is_hdf5(path):
-        damaged = " Its name says so, but not its content." * path.name.endswith(_HDF5_SUFFIXES)
-        raise UsageError(f"{str(path)!r} is no weights file.{damaged} {_KNOWN}")
+        is_named_so = path.name.endswith(_HDF5_SUFFIXES)
+        hint = ", though its name says so: it may be truncated" if is_named_so else ""
+        raise UsageError(f"{str(path)!r} is no weights file{hint}. {_KNOWN}")
     arrays = hdf5.read_arrays(path)
     if own.is_own(arrays):
         file = own.read(path, arrays, spec)

@@ -13,7 +13,7 @@ from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.weights import adjustments
-from effnetv2_tf.weights.report import TensorRow, WeightReport
+from effnetv2_tf.weights.report import Action, TensorRow, WeightReport
 from effnetv2_tf.weights.variants import matching_row
 
 NO_CLASSIFIER = "the model has no classifier (include_top=False)"
@@ -137,7 +137,7 @@ def _matched_values(
         if tensor.dtype != np.float32:
             changes.append(f"{tensor.dtype} to float32")
         values[path] = np.asarray(value, np.float32)
-        action = "reshaped" if changes else "loaded"
+        action: Action = "reshaped" if changes else "loaded"
         rows.append(TensorRow(path, origin.name, tensor.shape, action, ", ".join(changes)))
     if mismatches:
         raise UsageError(_mismatch_message(model, file, mismatches))

@@ -15,9 +15,10 @@ from pathlib import Path
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.specs import NetworkSpec
 from effnetv2_tf.weights.mapping import Origins, WeightFile
-from effnetv2_tf.weights.pytorch_names import naming_of, network_origins
+from effnetv2_tf.weights.pytorch_names import NoSuchNetwork, naming_of, network_origins
 from effnetv2_tf.weights.pytorch_origin import provenance
 from effnetv2_tf.weights.torch_files import read_state_dict
+from effnetv2_tf.weights.variants import matching_row
 
 # Last parts of the names of tensors that hold no weights.
 _COUNTERS = {
@@ -62,7 +63,17 @@ def origins(spec: NetworkSpec, file: WeightFile) -> Origins:
       UsageError: if the file's implementation has no network of this spec's kind: torchvision,
         for one, has no Lite networks.
     """
-    return network_origins(naming_of(file.tensors, file.path), spec)
+    naming = naming_of(file.tensors, file.path)
+    try:
+        return network_origins(naming, spec)
+    except NoSuchNetwork as error:
+        shapes = [array.shape for name, array in file.tensors.items() if name not in file.left_out]
+        row = matching_row(shapes)
+        known = f"those of {row.name!r}: build that network instead" if row else "of another kind"
+        raise UsageError(
+            f"Weights file {file.path!r} ({file.source}) does not fit {spec.name!r}: {error}. "
+            f"Its tensors are {known}."
+        ) from error
 
 
 def _counters(names: Iterable[str]) -> dict[str, str]:

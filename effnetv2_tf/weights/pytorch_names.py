@@ -27,6 +27,10 @@ _NORM = {
 _BlockModules = Mapping[tuple[str, bool], Mapping[str, str]]
 
 
+class NoSuchNetwork(Exception):
+    """An implementation has no network of the kind that a spec describes."""
+
+
 @dataclass(frozen=True)
 class Naming:
     """Where an implementation keeps each layer.
@@ -39,8 +43,7 @@ class Naming:
       block: module of a block; `{stage}` counts from 0, `{stage_from_1}` from 1, `{block}` is
         the block's place in its stage and `{index}` in the network, from 0.
       modules: of a block's layers, within the block.
-      squeeze_excite: the kinds of blocks that have squeeze-excite: `"always"` or, where the
-        stage has a ratio, `"by ratio"`; a kind that is missing never has it.
+      has_optional_squeeze_excite: whether blocks that could have squeeze-excite may lack it.
     """
 
     source: str
@@ -52,7 +55,7 @@ class Naming:
     classifier: str
     block: str
     modules: _BlockModules
-    squeeze_excite: Mapping[str, str]
+    has_optional_squeeze_excite: bool = True
 
 
 TIMM = Naming(
@@ -93,7 +96,6 @@ TIMM = Naming(
             "project_norm": "bn3",
         },
     },
-    squeeze_excite={"fused": "by ratio", "mbconv": "by ratio"},
 )
 TORCHVISION = Naming(
     source="torchvision",
@@ -131,7 +133,7 @@ TORCHVISION = Naming(
             "project_norm": "3.1",
         },
     },
-    squeeze_excite={"mbconv": "always"},
+    has_optional_squeeze_excite=False,
 )
 _EFFICIENTNET_PYTORCH_MBCONV = {
     "depthwise": "_depthwise_conv",
@@ -158,7 +160,6 @@ EFFICIENTNET_PYTORCH = Naming(
             **_EFFICIENTNET_PYTORCH_MBCONV,
         },
     },
-    squeeze_excite={"mbconv": "by ratio"},
 )
 NAMINGS = (TIMM, TORCHVISION, EFFICIENTNET_PYTORCH)
 
@@ -185,7 +186,7 @@ def network_origins(naming: Naming, spec: NetworkSpec) -> Origins:
     """The origin of every variable of the spec's network, in the network's order.
 
     Raises:
-      UsageError: if the implementation has no such network.
+      NoSuchNetwork: if the implementation has none like it.
     """
     last = len(spec.stages) + 1
     origins = {
@@ -193,7 +194,7 @@ def network_origins(naming: Naming, spec: NetworkSpec) -> Origins:
         **_layer("stem_norm", naming.stem_norm),
     }
     for block, module, stage in _blocks(naming, spec):
-        for layer, inner in _block_modules(naming, spec, stage).items():
+        for layer, inner in _block_modules(naming, stage).items():
             origins |= _layer(f"{block}/{layer}", f"{module}.{inner}")
     origins |= _layer("head", naming.head.format(last=last))
     origins |= _layer("head_norm", naming.head_norm.format(last=last))
@@ -212,18 +213,16 @@ def _blocks(naming: Naming, spec: NetworkSpec) -> Iterator[tuple[str, str, Stage
             index += 1
 
 
-def _block_modules(naming: Naming, spec: NetworkSpec, stage: StageSpec) -> dict[str, str]:
+def _block_modules(naming: Naming, stage: StageSpec) -> dict[str, str]:
     """The layers that a stage's blocks have, and the modules of them."""
-    modules = naming.modules.get((stage.block, stage.expansion != 1))
-    squeeze_excite = naming.squeeze_excite.get(stage.block, "never")
+    modules = naming.modules.get((stage.block, stage.expansion != 1), {})
+    possible = "squeeze_excite/reduce" in modules
     wanted = bool(stage.se_ratio) and (stage.block, stage.expansion) != ("fused", 1)
-    impossible = "always" if not wanted else "never"
-    if modules is None or squeeze_excite == impossible:
+    required = possible and not naming.has_optional_squeeze_excite
+    if not modules or (wanted and not possible) or (required and not wanted):
         having = "with" if wanted else "without"
-        raise UsageError(
-            f"{naming.source} has no network like {spec.name!r}, with {stage.block} blocks "
-            f"{having} squeeze-excite: its weights cannot be those of this spec. Build the "
-            "network that the weights are of."
+        raise NoSuchNetwork(
+            f"{naming.source} has no network with {stage.block} blocks {having} squeeze-excite"
         )
     return {
         layer: module

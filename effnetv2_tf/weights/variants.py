@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import cast
 
 import keras
 
@@ -13,7 +14,7 @@ from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models import scaling
 from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.models.layers import BatchNorm, FusedMBConv, InputNormalization, MBConv
-from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
+from effnetv2_tf.models.specs import NetworkSpec, Padding, Preprocessing, StageSpec
 
 Shape = tuple[int, ...]
 # Kernel and bias of the classifier, which depend on the class count, and the stem's kernel,
@@ -117,7 +118,7 @@ def spec_of(model: keras.Model) -> NetworkSpec:
         stages=tuple(_stage_spec(blocks) for blocks in stages.values()),
         stem_filters=first.input_filters,
         stem_stride=layers["stem"].strides[0],
-        padding=first.padding,
+        padding=cast(Padding, first.padding),
         scale_stem=False,
         head_filters=layers["head"].filters,
         activation=first.activation,

@@ -66,7 +66,7 @@ def test_trainable_parameters(name):
 
 @pytest.mark.parametrize("size", [(24, 24), (25, 41)])
 def test_symmetric_padding_is_pytorchs(tiny_spec, size):
-    """k // 2 zeros on every side; with odd sides TensorFlow's "same" does that too."""
+    """K // 2 zeros on every side; with odd sides TensorFlow's "same" does that too."""
     spec = dataclasses.replace(tiny_spec, padding="symmetric")
     ours, same = build_network(spec, classes=4), build_network(tiny_spec, classes=4)
     same.set_weights(ours.get_weights())

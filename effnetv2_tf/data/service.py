@@ -1,0 +1,111 @@
+"""A tf.data service: other machines make the training batches.
+
+What holds for the order of the data, with `n` workers of the service:
+
+* `n` = 1: the batches are the same and come in the same order as without the service.
+* `n` > 1: the batches are the same and each comes once, but those that are made at the same
+  time (or the epochs, of sources that are read from beginning to end) overtake one another.
+* If a worker of the service dies, the batches it had been dealt are lost, and the stage ends
+  with as many batches of a second pass.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from effnetv2_tf.data.sources import BadRecords, DataError, is_valid_image
+
+_ADDRESS = re.compile(r"grpc://(?P<host>[^/:\s]+):(?P<port>\d{1,5})")
+CONNECT_SECONDS = 10.0
+
+
+def check_address(address: str) -> tuple[str, int]:
+    """Host and port of `grpc://host:port`.
+
+    Raises:
+      ValueError: if it is something else.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ValueError(f"expected grpc://host:port, received {address!r}")
+    return match["host"], int(match["port"])
+
+
+def check_reachable(address: str) -> None:
+    """Raises a DataError at once if nothing listens; TensorFlow would try for an hour."""
+    try:
+        socket.create_connection(check_address(address), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise DataError(
+            "tf.data service cannot be reached",
+            expected="a dispatcher that listens",
+            received=str(error),
+            path=address,
+            suggestion="start one with python -m effnetv2_tf.data_service --port=...",
+        ) from error
+
+
+def distribute(batches: tf.data.Dataset, address: str, bad_records: BadRecords) -> tf.data.Dataset:
+    """The same batches, made by the workers of a tf.data service.
+
+    What the dataset begins with (a `tf.data.Dataset.range`) is dealt out among the workers.
+
+    Args:
+      batches: of what the network takes, or of (names of bad records, that).
+      address: of the dispatcher, `grpc://host:port`.
+      bad_records: where the named records are counted, on this machine.
+    """
+    remote = batches.apply(
+        tf.data.experimental.service.distribute(
+            processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC, service=address
+        )
+    )
+    spec = batches.element_spec
+    if not isinstance(spec[1], tuple):
+        return remote
+
+    def add(names: np.ndarray) -> np.bool_:
+        for name in names:
+            bad_records.add(name.decode(errors="replace"), "not a whole image")
+        bad_records.check()
+        return np.bool_(True)
+
+    def count(names: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        counted = tf.cond(
+            tf.size(names) > 0,
+            lambda: tf.numpy_function(add, [names], tf.bool, stateful=True),
+            lambda: tf.constant(True),
+        )
+        with tf.control_dependencies([counted]):
+            return tuple(tf.identity(tensor) for tensor in batch)
+
+    return remote.map(count)
+
+
+def decode_uncounted(
+    encoded: tf.Tensor,
+    channels: int,
+    decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`decode_image` in TensorFlow's operations alone, as other machines need it.
+
+    Args:
+      encoded: scalar string, the file's bytes.
+      channels: 1 or 3.
+      decode: from bytes to uint8 (height, width, channels); `tf.io.decode_image` by default.
+
+    Returns:
+      `(image, valid)`: uint8 (height, width, channels), one grey pixel if not valid; bool.
+    """
+    valid = is_valid_image(encoded)
+    grey_pixel = tf.io.encode_png(tf.fill([1, 1, channels], tf.constant(128, tf.uint8)))
+    encoded = tf.where(valid, encoded, grey_pixel)
+    if decode is not None:
+        return decode(encoded), valid
+    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, channels)), valid

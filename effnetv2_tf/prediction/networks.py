@@ -1,0 +1,147 @@
+"""Predictors from what a user has: a name, a training run, a `.keras` file."""
+
+from __future__ import annotations
+
+import importlib.resources
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import keras
+
+import effnetv2_tf.models.loading  # noqa: F401  registers the classes for load_model
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.images import ImagePreparation
+from effnetv2_tf.export.loading import load_model_dir
+from effnetv2_tf.models.constructors import construct
+from effnetv2_tf.models.input_range import EfficientNet
+from effnetv2_tf.models.layers import InputNormalization
+from effnetv2_tf.models.names import find_spec
+from effnetv2_tf.prediction.predictor import Predictor
+
+IMAGENET = "imagenet"
+
+
+def open_pretrained(name: str, image_size: int | None = None) -> Predictor:
+    """A network of the families with published ImageNet weights.
+
+    Args:
+      name: see `models.names.find_spec`.
+      image_size: side in pixels; None for the size at which the network is evaluated.
+
+    Raises:
+      UsageError: for an unknown name, or weights that are not to be had.
+    """
+    spec = find_spec(name)
+    try:
+        model = construct(spec, IMAGENET)
+    except UsageError:
+        raise
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{spec.name}, ImageNet weights: {error}") from error
+    preparation = ImagePreparation(
+        image_size or spec.eval_size,
+        crop_padding=spec.preprocessing.crop_padding,
+        interpolation=spec.preprocessing.interpolation,
+    )
+    return Predictor(model, preparation, imagenet_class_names(), f"{spec.name}, ImageNet weights")
+
+
+def open_run(
+    model_dir: str | Path,
+    checkpoint: str = "last",
+    raw_weights: bool = False,
+    image_size: int | None = None,
+) -> Predictor:
+    """The network of a training run, with images prepared as its recipe evaluates them.
+
+    Args:
+      model_dir: see `export.loading.load_model_dir`.
+      checkpoint: likewise.
+      raw_weights: likewise.
+      image_size: side in pixels; None for the recipe's evaluation size.
+
+    Raises:
+      UsageError: if there is no such run or checkpoint.
+    """
+    run = load_model_dir(model_dir, checkpoint, raw_weights)
+    preparation = run.preparation.at_size(image_size or run.preparation.image_size)
+    return Predictor(run.model, preparation, run.labels, run.origin)
+
+
+def open_file(
+    path: str | Path,
+    labels: Sequence[str] | None = None,
+    image_size: int | None = None,
+    crop: Literal["center", "none"] = "center",
+) -> Predictor:
+    """A classifier saved by `model.save("name.keras")`.
+
+    Args:
+      path: of the file.
+      labels: class names; numbers by default, for the file has none.
+      image_size: side in pixels; None for the model's own, if it has one.
+      crop: see `ImagePreparation`.
+
+    Raises:
+      UsageError: if the file cannot be loaded, holds no classifier of images in [0, 255], or
+        no size is known.
+    """
+    model = load_keras_file(path)
+    size = image_size or model.input_shape[1]
+    if size is None:
+        raise UsageError(
+            f"--image_size: expected the side in pixels at which {path} is used, which takes "
+            "images of any size; received none"
+        )
+    normalizes = any(isinstance(layer, InputNormalization) for layer in model.layers)
+    if isinstance(model, EfficientNet) and not normalizes:
+        raise UsageError(
+            f"--file: {path} was built with include_preprocessing=False: it expects images "
+            "normalised in a way that the file does not say. Save it with preprocessing"
+        )
+    preparation = ImagePreparation(size, model.input_shape[-1], crop=crop)
+    return Predictor(model, preparation, labels, str(path))
+
+
+def load_keras_file(path: str | Path) -> keras.Model:
+    """The model in a `.keras` file.
+
+    Raises:
+      UsageError: if the file is missing, damaged, or has classes that are not registered.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"--file: expected a .keras file, {path} does not exist")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(f"--file: {path} cannot be loaded: {error}") from error
+
+
+def read_labels(name: str | Path) -> tuple[str, ...]:
+    """Class names from a text file, one a line; `imagenet` means `imagenet_class_names`.
+
+    Raises:
+      UsageError: if the file cannot be read.
+    """
+    if str(name) == IMAGENET:
+        return imagenet_class_names()
+    try:
+        return tuple(Path(name).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--labels: cannot read {name}: {error}") from error
+
+
+def imagenet_class_names() -> tuple[str, ...]:
+    """The 1000 classes of ImageNet-1k by index, each name once.
+
+    A class is a synset of WordNet 3.0 (Princeton University), and classes are counted in the
+    order of the synsets' numbers. The name is the synset's first word, or a longer one of its
+    words where that is clearer (`tabby cat` for `tabby`). Where two synsets share their word,
+    parentheses tell them apart (`crane (bird)`, `crane (machine)`).
+    """
+    path = importlib.resources.files("effnetv2_tf") / "weights" / "imagenet_classes.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(line.partition("\t")[2] for line in lines)

@@ -1,0 +1,42 @@
+"""Datasets for the replicas of a distribution strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+MakeDataset = Callable[[Any], tf.data.Dataset]
+
+
+def num_input_pipelines(strategy: tf.distribute.Strategy) -> int:
+    """How many machines feed the replicas of a strategy."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        jobs = strategy.cluster_resolver.cluster_spec().as_dict()
+        return max(1, sum(len(jobs.get(job, ())) for job in ("chief", "worker")))
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return int(strategy.extended.num_hosts)
+    return 1
+
+
+def distribute(strategy: tf.distribute.Strategy, make_dataset: MakeDataset, shares: bool) -> Any:
+    """What a strategy's train function iterates over.
+
+    On one machine every batch is made whole and divided among the replicas, so that it does
+    not depend on their number. Several machines make their shares themselves, if
+    `make_dataset` can; otherwise TensorFlow has each of them make everything and drop what is
+    not its own.
+
+    Args:
+      strategy: of the model.
+      make_dataset: from an input context to batches: of the global size if that is None, else
+        of a replica's size, from the share of this machine.
+      shares: whether `make_dataset` heeds the input context.
+    """
+    if shares and num_input_pipelines(strategy) > 1:
+        return strategy.distribute_datasets_from_function(make_dataset)
+    dataset = make_dataset(None)
+    if strategy.num_replicas_in_sync > 1 or isinstance(strategy, tf.distribute.TPUStrategy):
+        return strategy.experimental_distribute_dataset(dataset)
+    return dataset

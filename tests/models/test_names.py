@@ -1,0 +1,50 @@
+"""Names as people type them."""
+
+import pytest
+
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.models.families import SPECS
+from effnetv2_tf.models.names import find_spec
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_name_means_itself(name):
+    assert find_spec(name) is SPECS[name]
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("EfficientNetV2S", "efficientnetv2-s"),
+        ("v2-s", "efficientnetv2-s"),
+        ("V2_XL", "efficientnetv2-xl"),
+        ("efficientnetv2_b3", "efficientnetv2-b3"),
+        ("tf_efficientnetv2_s", "efficientnetv2-s"),
+        ("effnetv2-l", "efficientnetv2-l"),
+        ("lite0", "efficientnet-lite0"),
+        ("EfficientNet Lite4", "efficientnet-lite4"),
+        ("b0", "efficientnet-b0"),
+        ("v1-b7", "efficientnet-b7"),
+        ("EfficientNetL2", "efficientnet-l2"),
+        ("l2", "efficientnet-l2"),
+    ],
+)
+def test_loosely_typed_names(typed, name):
+    assert find_spec(typed).name == name
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("efficientnetv2-sx", "did you mean 'efficientnetv2-s'"),
+        ("lite9", "did you mean 'lite"),
+        ("b12", "did you mean 'b"),
+        ("resnet50", "known: efficientnetv2-b0, "),
+        ("", "known: "),
+    ],
+)
+def test_unknown_names_get_a_suggestion(typed, hint):
+    with pytest.raises(UsageError, match="unknown network") as error:
+        find_spec(typed)
+    assert repr(typed) in str(error.value)
+    assert hint in str(error.value)

@@ -1,0 +1,25 @@
+"""Numbers as people read them."""
+
+import pytest
+
+from effnetv2_tf.reporting.numbers import short_count
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00 k"),
+        (9_994, "9.99 k"),
+        (9_996, "10.0 k"),
+        (99_960, "100 k"),
+        (999_400, "999 k"),
+        (999_600, "1.00 M"),
+        (407_186_304, "407 M"),
+        (8_365_617_152, "8.37 G"),
+        (475_703_653_280, "476 G"),
+    ],
+)
+def test_three_digits_and_a_unit(count, text):
+    assert short_count(count) == text

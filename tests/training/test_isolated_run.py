@@ -1,0 +1,126 @@
+"""A run in a process of its own: how it ends is told, and it never outlives its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from effnetv2_tf.errors import RunStopped, TrainingFailure
+from effnetv2_tf.training.checkpoints import CheckpointFolder
+from effnetv2_tf.training.isolated_run import train_isolated
+from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
+
+RECIPE = parse_recipe(
+    {
+        "name": "endless",
+        "model": {
+            "name": "efficientnetv2-b0",
+            "stem_filters": 8,
+            "head_filters": 8,
+            "stages": [{"block": "fused", "expansion": 1, "filters": 8, "repeats": 1}],
+        },
+        "data": {
+            "source": "digits",
+            "augmentation": {"crop": "none", "policy": "none"},
+            "eval_crop": "none",
+        },
+        "training": {"epochs": 100_000, "batch_size": 128},
+        "progressive": {"stages": 1, "image_size": [8, 8]},
+    }
+)
+
+
+def _send_to_the_run(number):
+    """Sends a signal to the first process that is started from now on."""
+
+    def send():
+        while not (children := multiprocessing.active_children()):
+            pass
+        os.kill(children[0].pid, number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    return sender
+
+
+def test_a_killed_process_is_a_failure_with_its_signal(tmp_path):
+    sender = _send_to_the_run(signal.SIGKILL)
+    with pytest.raises(TrainingFailure, match=r"signal SIGKILL; memory .*train\.log"):
+        train_isolated(RECIPE, tmp_path)
+    sender.join()
+
+
+def test_a_process_that_is_asked_to_stop_is_no_failure(tmp_path):
+    sender = _send_to_the_run(signal.SIGTERM)
+    with pytest.raises(RunStopped, match="Stopped by SIGTERM; run the same command again"):
+        train_isolated(RECIPE, tmp_path)
+    sender.join()
+
+
+PARENT = """
+import multiprocessing, sys, threading
+from effnetv2_tf.errors import RunStopped
+from effnetv2_tf.training.isolated_run import train_isolated
+from effnetv2_tf.training.recipe_files import load_recipe
+from pathlib import Path
+
+def tell():
+    while not (children := multiprocessing.active_children()):
+        pass
+    print(children[0].pid, flush=True)
+
+if __name__ == "__main__":
+    threading.Thread(target=tell).start()
+    try:
+        train_isolated(load_recipe(sys.argv[1]), Path(sys.argv[2]))
+    except RunStopped:
+        sys.exit(0)
+    sys.exit("the run ended")
+"""
+
+
+def _start_parent(folder):
+    """A process that trains for ever in a process of its own; also the number of that."""
+    (folder / "recipe.yaml").write_text(dump_recipe(RECIPE))
+    (folder / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, "parent.py", "recipe.yaml", "run"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return parent, int(parent.stdout.readline())
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux's pidfd_open")
+def test_a_run_ends_with_the_process_that_started_it(tmp_path):
+    parent, number = _start_parent(tmp_path)
+    child = os.pidfd_open(number)
+    with parent:
+        parent.kill()
+    ended, _, _ = select.select([child], [], [], 60)
+    os.close(child)
+    assert ended, "the run outlived its parent by a minute"
+
+
+@pytest.mark.slow
+def test_sigterm_is_passed_on_and_the_run_saves_its_work(tmp_path):
+    log = tmp_path / "run" / "train.log"
+    log.parent.mkdir()
+    os.mkfifo(log)  # so that this test waits for lines, not for a file
+    parent, _ = _start_parent(tmp_path)
+    with parent, log.open() as lines:
+        next(line for line in lines if line.startswith("Epoch 2/"))
+        parent.terminate()
+        said = lines.read()
+    assert parent.returncode == 0
+    step = int(re.search(r"Stopped by SIGTERM after step (\d+); a checkpoint", said)[1])
+    assert CheckpointFolder(tmp_path / "run" / "checkpoints").latest().step == step
