@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 CONSTRAINTS := constraints.txt
 
-.PHONY: install install-test train test test-slow lint benchmark clean
+.PHONY: install install-test train test test-slow test-long lint benchmark clean
 
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test
@@ -24,10 +24,13 @@ train: install
 	$(RUN) -m effnetv2_tf.export --model_dir=runs/quickstart
 
 test: install-test
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow and not long"
 
 test-slow: install-test
 	$(RUN) -m pytest -m slow
+
+test-long: install-test
+	$(RUN) -m pytest -m long
 
 lint: install-test
 	$(RUN) -m ruff format --check .

@@ -163,7 +163,7 @@ def test_kills(uninterrupted, tmp_path, where, moment):
     _kill_and_resume(tmp_path / "run", uninterrupted, where, moment)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(20))
 def test_kills_at_random_moments(uninterrupted, tmp_path, seed):
     rng = np.random.default_rng(seed)
