@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.models.specs import NetworkSpec
+from effnetv2_tf.models.specs import NetworkSpec, normalization_text
 from effnetv2_tf.models.stage_costs import ImageSize, StageRow, image_sides, spec_stages, totals
 from effnetv2_tf.reporting.numbers import short_count
 
@@ -268,8 +268,8 @@ def _preprocessing_lines(preprocessing: Mapping[str, Any]) -> list[str]:
     if normalization is None:
         lines = ["Input: as the model's first layers expect it"]
     else:
-        mean, std = (_numbers_text(normalization[key]) for key in ("mean", "std"))
-        lines = [f"Input: pixels in [0, 255]; the network computes (x - {mean}) / {std}"]
+        computed = normalization_text(normalization["mean"], normalization["std"], "x")
+        lines = [f"Input: pixels in [0, 255]; the network computes {computed}"]
     if "crop" in preprocessing:
         padding = preprocessing["crop_padding"]
         crop = {
@@ -278,11 +278,6 @@ def _preprocessing_lines(preprocessing: Mapping[str, Any]) -> list[str]:
         }[preprocessing["crop"]]
         lines.append(f"Evaluation: {crop}, {preprocessing['interpolation']}")
     return lines
-
-
-def _numbers_text(values: Sequence[float]) -> str:
-    texts = [f"{value:.6g}" for value in values]
-    return texts[0] if len(set(texts)) == 1 else f"({', '.join(texts)})"
 
 
 def _sides_text(sides: tuple[int, int]) -> str:

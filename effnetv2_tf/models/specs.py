@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -42,6 +43,16 @@ class Preprocessing:
             return self
         average = (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
         return replace(self, mean=average[0], std=average[1])
+
+
+def normalization_text(mean: Sequence[float], std: Sequence[float], pixels: str = "pixels") -> str:
+    """`(pixels - 128) / 128`; numbers that differ by channel in brackets."""
+    return f"({pixels} - {_numbers_text(mean)}) / {_numbers_text(std)}"
+
+
+def _numbers_text(values: Sequence[float]) -> str:
+    texts = [f"{value:.6g}" for value in values]
+    return texts[0] if len(set(texts)) == 1 else f"({', '.join(texts)})"
 
 
 # x / 255 normalised by ImageNet's statistics, as EfficientNet V1 and V2-B0..B3 were trained.

@@ -7,17 +7,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from effnetv2_tf.training.strategies import is_distributed, is_tpu, worker_addresses
+
 MakeDataset = Callable[[Any], tf.data.Dataset]
 
 
 def num_input_pipelines(strategy: tf.distribute.Strategy) -> int:
     """How many machines feed the replicas of a strategy."""
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        jobs = strategy.cluster_resolver.cluster_spec().as_dict()
-        return max(1, sum(len(jobs.get(job, ())) for job in ("chief", "worker")))
-    if isinstance(strategy, tf.distribute.TPUStrategy):
+    if is_tpu(strategy):
         return int(strategy.extended.num_hosts)
-    return 1
+    return max(1, len(worker_addresses(strategy)))
 
 
 def distribute(strategy: tf.distribute.Strategy, make_dataset: MakeDataset, shares: bool) -> Any:
@@ -37,6 +36,6 @@ def distribute(strategy: tf.distribute.Strategy, make_dataset: MakeDataset, shar
     if shares and num_input_pipelines(strategy) > 1:
         return strategy.distribute_datasets_from_function(make_dataset)
     dataset = make_dataset(None)
-    if strategy.num_replicas_in_sync > 1 or isinstance(strategy, tf.distribute.TPUStrategy):
+    if is_distributed(strategy):
         return strategy.experimental_distribute_dataset(dataset)
     return dataset

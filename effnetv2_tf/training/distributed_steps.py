@@ -9,14 +9,9 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.training.strategies import is_tpu
 
 Logs = dict[str, tf.Tensor]
-
-
-def is_distributed(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy has several replicas, or TPU cores."""
-    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-    return on_tpu or strategy.num_replicas_in_sync > 1
 
 
 def make_train_function(model: keras.Model) -> Callable[[Any], Logs]:
@@ -62,7 +57,7 @@ def make_train_function(model: keras.Model) -> Callable[[Any], Logs]:
 
 def _replica_step(model: keras.Model) -> Callable[[Any], Logs]:
     strategy = model.distribute_strategy
-    if isinstance(strategy, tf.distribute.TPUStrategy) or not model.jit_compile:
+    if is_tpu(strategy) or not model.jit_compile:
         return model.train_step  # on TPUs everything is compiled
     devices = strategy.extended.worker_devices
     if any("GPU" not in device for device in devices):

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from effnetv2_tf.errors import TrainingFailure
 from effnetv2_tf.training.checkpoints import CheckpointFolder
+from effnetv2_tf.training.strategies import worker_addresses
 
 _LOST = (
     tf.errors.UnavailableError,
@@ -38,13 +39,12 @@ class Workers:
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
         self.count, self.index = 1, 0
-        self.addresses: tuple[str, ...] = ()
-        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        self.addresses = worker_addresses(strategy)
+        if self.addresses:
+            self.count = len(self.addresses)
             resolver = strategy.cluster_resolver
-            jobs = resolver.cluster_spec().as_dict()
-            self.addresses = (*jobs.get("chief", ()), *jobs.get("worker", ()))
-            self.count = max(1, len(self.addresses))
-            before = len(jobs.get("chief", ())) if resolver.task_type == "worker" else 0
+            chiefs = resolver.cluster_spec().as_dict().get("chief", ())
+            before = len(chiefs) if resolver.task_type == "worker" else 0
             self.index = before + (resolver.task_id or 0)
 
     @property

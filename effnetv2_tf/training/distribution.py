@@ -12,6 +12,7 @@ from effnetv2_tf.errors import UsageError
 from effnetv2_tf.training.distributed_cluster import EXAMPLE, Cluster, read_cluster
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.schedule import StageSchedule
+from effnetv2_tf.training.strategies import is_tpu
 
 MOST_STEPS_PER_EXECUTION = 100
 KINDS = ("auto", "one_device", "mirrored", "multi_worker")
@@ -109,11 +110,6 @@ def steps_per_execution(
         return training.steps_per_execution
     common = math.gcd(*(stage.steps_per_epoch for stage in schedule.stages))
     return max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if common % n == 0)
-
-
-def is_tpu(strategy: tf.distribute.Strategy) -> bool:
-    """Whether the strategy's replicas are TPU cores."""
-    return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def _refuse_beside(flag: str, kind: str | None, devices: Sequence[str]) -> None:

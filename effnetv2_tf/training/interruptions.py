@@ -29,20 +29,9 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
         self._any_worker = any_worker
         self.received: signal.Signals | None = None
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within this context SIGTERM asks for an end instead of ending the process.
-
-        Outside the main thread, where Python allows no handlers, it does nothing.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, self._note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Within this context SIGTERM asks for an end instead of ending the process."""
+        return on_sigterm(self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)
@@ -59,19 +48,41 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def only_run_in(model_dir: Path) -> Iterator[None]:
-    """Holds a run's folder; the system lets go of it when the process ends, however it ends.
+def on_sigterm(handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Within this context SIGTERM calls `handler` instead of ending the process.
+
+    Outside the main thread, where Python allows no handlers, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def only_run_in(
+    folder: Path, flag: str = "--model_dir", another: str = "another process is training"
+) -> Iterator[None]:
+    """Holds a folder; the system lets go of it when the process ends, however it ends.
+
+    Args:
+      folder: of a run.
+      flag: that named it, for the message.
+      another: what else holds it, for the message.
 
     Raises:
-      UsageError: if another process trains in the folder.
+      UsageError: if another process holds the folder.
     """
-    lock = filelock.FileLock(model_dir / ".lock", timeout=0)
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout as error:
         raise UsageError(
-            f"--model_dir: another process is training in {model_dir}; wait for its end, or "
-            "choose another folder"
+            f"{flag}: {another} in {folder}; wait for its end, or choose another folder"
         ) from error
     try:
         yield

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +37,9 @@ def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
       TrainingFailure: with the reason in one line, whatever the run failed of.
       RunStopped: if this process or the run's was asked to stop (SIGTERM).
     """
+    # Not above: the fresh process, which imports this module, sets TensorFlow's environment first.
+    from effnetv2_tf.training.interruptions import on_sigterm
+
     model_dir.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -47,7 +47,8 @@ def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
     process.start()
     sender.close()
     try:
-        with _passing_on_sigterm(process):
+        # The run's process gets SIGTERM passed on: it saves its work and says so.
+        with on_sigterm(lambda *_: process.terminate()):
             outcome, what = receiver.recv()
     except EOFError:  # it ended without a word
         process.join()
@@ -61,22 +62,6 @@ def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
     if outcome == "failed":
         raise TrainingFailure(what)
     return what
-
-
-@contextlib.contextmanager
-def _passing_on_sigterm(process: BaseProcess) -> Iterator[None]:
-    """Within this context SIGTERM goes to `process`, which saves its work and says so.
-
-    Outside the main thread, where Python allows no handlers, it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _train(recipe: Recipe, model_dir: Path, sender: Connection) -> None:

@@ -19,6 +19,7 @@ from effnetv2_tf.training import distributed_steps
 from effnetv2_tf.training.distributed_data import distribute
 from effnetv2_tf.training.drop_rates import DropRates
 from effnetv2_tf.training.schedule import Stage, StageSchedule
+from effnetv2_tf.training.strategies import is_distributed, is_tpu
 
 MakeDataset = Callable[..., tf.data.Dataset]
 
@@ -191,8 +192,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
     def _sizes_are_dynamic(self) -> bool:
         if self.dynamic_sizes is not None:
             return self.dynamic_sizes
-        on_tpu = isinstance(self.model.distribute_strategy, tf.distribute.TPUStrategy)
-        return not (self.model.jit_compile or on_tpu)
+        return not (self.model.jit_compile or is_tpu(self.model.distribute_strategy))
 
     def _install(self) -> None:
         """Makes `fit` draw from this callback's iterator.
@@ -204,7 +204,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         current = self.model.train_function
         self._keras_function = getattr(current, "keras_function", current)
         run_steps = self._keras_function
-        if distributed_steps.is_distributed(self.model.distribute_strategy):
+        if is_distributed(self.model.distribute_strategy):
             run_steps = distributed_steps.make_train_function(self.model)
         steps = keras_compat.steps_per_execution(self.model)
 

@@ -10,7 +10,6 @@ and, written anew after every candidate, results.csv, summary.json and scaling_s
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -94,14 +93,7 @@ class ScalingSearch:
           RunStopped: if asked to stop; the same search goes on where it was.
         """
         self._claim_folder()
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(only_run_in(self.output))
-            except UsageError as error:
-                raise UsageError(
-                    f"--output: another search runs in {self.output}; wait for its end, or "
-                    "choose another folder"
-                ) from error
+        with only_run_in(self.output, "--output", "another search runs"):
             return self._run()
 
     def _run(self) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Worker
 from effnetv2_tf.training.distribution import (
     adapt_to_devices,
     check_batch_sizes,
-    is_tpu,
     steps_per_execution,
 )
 from effnetv2_tf.training.ema import ExponentialMovingAverage
@@ -40,6 +39,7 @@ from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
 from effnetv2_tf.training.state import TrainingState
+from effnetv2_tf.training.strategies import is_tpu
 
 # Keys that a resumed run may change: they do not alter what is computed.
 _FREE_KEYS = ("checkpoints", "name", "data.service")
@@ -261,19 +261,19 @@ class Trainer:
         return sorted({*range(every, self.schedule.epochs + 1, every), self.schedule.epochs})
 
     def _finish(self) -> dict[str, Any]:
+        summary = self._summary()
         if self.workers.is_chief:
-            self._write_artefacts()
+            self._write_artefacts(summary)
         self.workers.wait()
-        return self._summary()
+        return summary
 
-    def _write_artefacts(self) -> None:
+    def _write_artefacts(self, summary: dict[str, Any]) -> None:
         if self.ema:
             with self.ema.applied():
                 self._save_model()
         else:
             self._save_model()
-        text = json.dumps(self._summary(), indent=2) + "\n"
-        write_text(self.model_dir / "summary.json", text)
+        write_text(self.model_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
         draw_curves(self.records.rows, self.model_dir / "curves.png", title=self.recipe.name)
 
     def _save_model(self) -> None:

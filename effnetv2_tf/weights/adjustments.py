@@ -10,7 +10,7 @@ from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.layers import BatchNorm, InputNormalization
 from effnetv2_tf.models.layers.residual_block import ResidualBlock
-from effnetv2_tf.models.specs import Preprocessing
+from effnetv2_tf.models.specs import Preprocessing, normalization_text
 
 
 def check_padding(model: keras.Model, padding: str | None, title: str) -> None:
@@ -53,14 +53,14 @@ def _set_preprocessing(model: keras.Model, preprocessing: Preprocessing | None) 
     if preprocessing is None:
         return []
     mine = preprocessing.for_channels(model.input_shape[-1])
-    normalised = f"(pixels - {_numbers(mine.mean)}) / {_numbers(mine.std)}"
+    normalised = normalization_text(mine.mean, mine.std)
     layers = [layer for layer in model.layers if isinstance(layer, InputNormalization)]
     if not layers:
         return [f"The model does not normalise images: it expects {normalised}."]
     layer = layers[0]
     if _same(layer.mean, mine.mean) and _same(layer.std, mine.std):
         return []
-    before = f"(pixels - {_numbers(layer.mean)}) / {_numbers(layer.std)}"
+    before = normalization_text(layer.mean, layer.std)
     layer.mean, layer.std = tuple(mine.mean), tuple(mine.std)
     return [f"Input normalisation set to the weights': {normalised}; it was {before}."]
 
@@ -89,8 +89,3 @@ def _same(one: Sequence[float], other: Sequence[float]) -> bool:
         *(tuple(v) * length if len(v) == 1 else tuple(v) for v in (one, other)), strict=True
     )
     return all(abs(a - b) <= 1e-5 * max(1.0, abs(a), abs(b)) for a, b in pairs)
-
-
-def _numbers(values: Sequence[float]) -> str:
-    texts = [f"{value:.6g}" for value in values]
-    return texts[0] if len(set(texts)) == 1 else f"({', '.join(texts)})"

@@ -13,6 +13,7 @@ from effnetv2_tf.models.specs import NetworkSpec, Preprocessing
 from effnetv2_tf.weights import automl, hdf5, keras_applications, keras_published, own
 from effnetv2_tf.weights.mapping import Origins, WeightFile, load_tensors, variables_by_path
 from effnetv2_tf.weights.report import WeightReport
+from effnetv2_tf.weights.torch_files import is_safetensors
 from effnetv2_tf.weights.variants import matching_row, spec_of, variable_shapes
 
 IMAGENET = "imagenet"
@@ -132,8 +133,7 @@ def _is_pytorch(path: Path) -> bool:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("data.pkl") for name in archive.namelist())
-    with path.open("rb") as file:  # safetensors without its suffix: a length, then JSON
-        return file.read(9)[8:] == b"{"
+    return is_safetensors(path)
 
 
 def _published(model: keras.Model, spec: NetworkSpec) -> tuple[WeightFile, Origins]:

@@ -95,7 +95,7 @@ def read_state_dict(path: str | Path, prefer_averages: bool = True) -> StateDict
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"Weights file {str(path)!r}: there is no such file.")
-    if _is_safetensors(path):
+    if is_safetensors(path):
         return StateDict(_without_wrappers(path, _read_safetensors(path)))
     try:
         with path.open("rb") as file:
@@ -244,7 +244,7 @@ def _without_wrappers(path: Path, tensors: dict[str, np.ndarray]) -> dict[str, n
     return stripped
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     """By the suffix, or the content: the header's length in 8 bytes, then JSON."""
     with path.open("rb") as file:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
