@@ -31,6 +31,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds at batch 1; a third of them
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the result.")
 
 Predict = Callable[[Any], Any]
+_CALLS = 3  # timed in a round
 _RATIOS = (  # name, slower, faster: how many times as fast the second is
     ("SavedModel over keras.applications", "keras savedmodel", "savedmodel"),
     ("TFLite over keras.applications", "keras tflite", "tflite"),
@@ -114,15 +115,19 @@ def load_all(paths: dict[str, Path]) -> dict[str, Predict]:
 
 
 def measure(predictors: dict[str, Predict], images: Any, rounds: int) -> dict[str, float]:
-    """Median seconds of one call for each, in rounds that go through all in turn."""
+    """Median seconds of one call for each, in rounds that go through all in turn.
+
+    In a round each makes a few calls in a row and the first does not count: ONNX Runtime's
+    threads go on spinning for a while after a call and would slow down whoever comes next.
+    """
     times: dict[str, list[float]] = {name: [] for name in predictors}
-    for predict in predictors.values():
-        predict(images)
     for _ in range(rounds):
         for name, predict in predictors.items():
-            start = time.perf_counter()
             predict(images)
-            times[name].append(time.perf_counter() - start)
+            for _ in range(_CALLS):
+                start = time.perf_counter()
+                predict(images)
+                times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf.data.augment import center_crop_and_resize
-from effnetv2_tf.data.decoding import to_channels
+from effnetv2_tf.data.decoding import decode_pixels, to_channels
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
 from effnetv2_tf.errors import UsageError
@@ -52,10 +52,8 @@ class ImagePreparation:
     def prepare(self, encoded: tf.Tensor) -> tf.Tensor:
         """One encoded JPEG, PNG, GIF or BMP to uint8 (image_size, image_size, channels)."""
         decoded = self.decoded_channels or self.channels
-        image = tf.io.decode_image(encoded, channels=decoded, expand_animations=False)
-        image.set_shape((None, None, decoded))
         image = center_crop_and_resize(
-            image,
+            decode_pixels(encoded, decoded),
             self.image_size,
             crop_padding=self.crop_padding,
             interpolation=self.interpolation,

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_tf.data.decoding import decode_pixels
 from effnetv2_tf.data.sources import BadRecords, DataError, is_valid_image
 
 _ADDRESS = re.compile(r"grpc://(?P<host>[^/:\s]+):(?P<port>\d{1,5})")
@@ -97,7 +98,7 @@ def decode_uncounted(
     Args:
       encoded: scalar string, the file's bytes.
       channels: 1 or 3.
-      decode: from bytes to uint8 (height, width, channels); `tf.io.decode_image` by default.
+      decode: from bytes to uint8 (height, width, channels); `decode_pixels` by default.
 
     Returns:
       `(image, valid)`: uint8 (height, width, channels), one grey pixel if not valid; bool.
@@ -105,7 +106,4 @@ def decode_uncounted(
     valid = is_valid_image(encoded)
     grey_pixel = tf.io.encode_png(tf.fill([1, 1, channels], tf.constant(128, tf.uint8)))
     encoded = tf.where(valid, encoded, grey_pixel)
-    if decode is not None:
-        return decode(encoded), valid
-    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, channels)), valid
+    return decode(encoded) if decode else decode_pixels(encoded, channels), valid

@@ -1,10 +1,13 @@
 """Bytes to pixels: bad records are counted and replaced, colours converted."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
-from effnetv2_tf.data.decoding import decode_image, replace_invalid, to_channels
+from effnetv2_tf.data.decoding import decode_image, decode_pixels, replace_invalid, to_channels
 from effnetv2_tf.data.sources import BadRecords, TooManyBadRecords
 
 
@@ -19,6 +22,20 @@ def _decode(encoded, bad_records, name="a.png", channels=3, **options):
     )
     assert dataset.element_spec[0].shape[-1] == channels
     return next(dataset.as_numpy_iterator())
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"), [("JPEG", 1), ("JPEG", 3), ("PNG", 1), ("PNG", 3), ("BMP", 3), ("GIF", 3)]
+)
+def test_pixels_are_those_of_other_decoders(kind, channels):
+    noise = np.random.default_rng(0).integers(0, 256, (19, 33, 3), np.uint8)
+    smooth = Image.fromarray(noise).resize((66, 38))
+    file = io.BytesIO()
+    smooth.convert("RGB" if channels == 3 else "L").save(file, kind)
+    decoded = decode_pixels(tf.constant(file.getvalue()), channels)
+    wanted = Image.open(file).convert("RGB" if channels == 3 else "L")
+    wanted = np.asarray(wanted).reshape(38, 66, channels)
+    np.testing.assert_array_equal(decoded, wanted, f"{kind}, {channels} channels")
 
 
 def test_a_good_image():
