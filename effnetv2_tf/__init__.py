@@ -15,6 +15,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from effnetv2_tf.models.compound_scaling import compound_scale, nonuniform_scale
+    from effnetv2_tf.models.efficientnet_g16 import (
+        EfficientNetB0G16,
+        EfficientNetB1G16,
+        EfficientNetB2G16,
+        EfficientNetB3G16,
+        EfficientNetB4G16,
+        EfficientNetB5G16,
+    )
     from effnetv2_tf.models.efficientnet_lite import (
         EfficientNetLite0,
         EfficientNetLite1,
@@ -45,8 +53,12 @@ if TYPE_CHECKING:
         EfficientNetV2XL,
     )
     from effnetv2_tf.models.flops import count_flops
+    from effnetv2_tf.models.genotypes import Genotype
     from effnetv2_tf.models.loading import load_model
+    from effnetv2_tf.models.nasnet import NASNetLarge, NASNetMobile, build_nasnet
+    from effnetv2_tf.models.nasnet_specs import NASNetSpec
     from effnetv2_tf.models.network import build_network
+    from effnetv2_tf.models.scaling import with_group_size
     from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
     from effnetv2_tf.models.transfer import freeze, replace_head, unfreeze
     from effnetv2_tf.training.ema import ExponentialMovingAverage
@@ -57,6 +69,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "effnetv2_tf.models.compound_scaling": ("compound_scale", "nonuniform_scale"),
+    "effnetv2_tf.models.efficientnet_g16": (
+        "EfficientNetB0G16",
+        "EfficientNetB1G16",
+        "EfficientNetB2G16",
+        "EfficientNetB3G16",
+        "EfficientNetB4G16",
+        "EfficientNetB5G16",
+    ),
     "effnetv2_tf.models.efficientnet_lite": (
         "EfficientNetLite0",
         "EfficientNetLite1",
@@ -87,8 +107,12 @@ _HOMES = {
         "EfficientNetV2XL",
     ),
     "effnetv2_tf.models.flops": ("count_flops",),
+    "effnetv2_tf.models.genotypes": ("Genotype",),
     "effnetv2_tf.models.loading": ("load_model",),
+    "effnetv2_tf.models.nasnet": ("NASNetLarge", "NASNetMobile", "build_nasnet"),
+    "effnetv2_tf.models.nasnet_specs": ("NASNetSpec",),
     "effnetv2_tf.models.network": ("build_network",),
+    "effnetv2_tf.models.scaling": ("with_group_size",),
     "effnetv2_tf.models.specs": ("NetworkSpec", "Preprocessing", "StageSpec"),
     "effnetv2_tf.models.transfer": ("freeze", "replace_head", "unfreeze"),
     "effnetv2_tf.training.ema": ("ExponentialMovingAverage",),
@@ -103,11 +127,17 @@ __all__ = [
     "SGD",
     "AdamW",
     "EfficientNetB0",
+    "EfficientNetB0G16",
     "EfficientNetB1",
+    "EfficientNetB1G16",
     "EfficientNetB2",
+    "EfficientNetB2G16",
     "EfficientNetB3",
+    "EfficientNetB3G16",
     "EfficientNetB4",
+    "EfficientNetB4G16",
     "EfficientNetB5",
+    "EfficientNetB5G16",
     "EfficientNetB6",
     "EfficientNetB7",
     "EfficientNetB8",
@@ -126,6 +156,10 @@ __all__ = [
     "EfficientNetV2S",
     "EfficientNetV2XL",
     "ExponentialMovingAverage",
+    "Genotype",
+    "NASNetLarge",
+    "NASNetMobile",
+    "NASNetSpec",
     "NetworkSpec",
     "Preprocessing",
     "ProgressiveLearning",
@@ -134,6 +168,7 @@ __all__ = [
     "StageSchedule",
     "StageSpec",
     "WeightReport",
+    "build_nasnet",
     "build_network",
     "compound_scale",
     "count_flops",
@@ -143,6 +178,7 @@ __all__ = [
     "nonuniform_scale",
     "replace_head",
     "unfreeze",
+    "with_group_size",
 ]
 
 

@@ -20,7 +20,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; model_dir
 def main() -> None:
     model_dir = Path(_MODEL_DIR.value)
     output = Path(_OUTPUT.value or model_dir)
-    sizes = parse_sizes(_IMAGE_SIZES.value)
+    sizes = programs.parse_sizes("image_sizes", _IMAGE_SIZES.value)
     programs.import_tensorflow()
     from effnetv2_tf.training import build
     from effnetv2_tf.training.runs import open_run
@@ -30,18 +30,6 @@ def main() -> None:
     print(f"{run.checkpoint.path} (step {run.checkpoint.step}) on {run.evaluation.info.name}")
     results = _evaluate_sizes(run, sizes)
     write_results(run, results, output)
-
-
-def parse_sizes(texts: list[str] | None) -> list[int]:
-    """The numbers of --image_sizes."""
-    from effnetv2_tf.errors import UsageError
-
-    sizes = []
-    for text in texts or []:
-        if not text.strip().isdigit() or int(text) < 8:
-            raise UsageError(f"--image_sizes: expected whole numbers from 8 up, received {text!r}")
-        sizes.append(int(text))
-    return sizes
 
 
 def _evaluate_sizes(run, sizes: list[int]) -> dict:

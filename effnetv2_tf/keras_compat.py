@@ -143,10 +143,23 @@ def optimizer_slot(optimizer: Any, slots: list, variable: Any) -> Any:
     return slots[optimizer._index_dict[optimizer._var_key(variable)]]
 
 
+def build_optimizer(optimizer: Any, variables: list) -> None:
+    """Creates an optimizer's variables; those of tensorflow-addons are of Keras's older kind."""
+    if hasattr(optimizer, "build"):
+        optimizer.build(variables)
+    else:
+        optimizer._create_all_weights(variables)
+
+
 def optimizer_variables(optimizer: Any) -> list:
     """All variables of an optimizer, the step counter included, in a fixed order."""
     variables = optimizer.variables
-    return list(variables() if callable(variables) else variables)
+    found = list(variables() if callable(variables) else variables)
+    inner = getattr(optimizer, "_optimizer", None)  # those of tensorflow-addons leave it out
+    if inner is not None:
+        known = {id(variable) for variable in found}
+        found += [v for v in optimizer_variables(inner) if id(v) not in known]
+    return found
 
 
 def steps_made(optimizer: Any) -> int:
@@ -166,7 +179,10 @@ def flatten_layers(model: keras.layers.Layer) -> list:
 
 def learning_rate_value(optimizer: Any) -> Any:
     """The learning rate of the optimizer's next step, also if it follows a schedule."""
+    # Keras's current optimizers keep a schedule here, its older ones in the public attribute.
     rate = getattr(optimizer, "_learning_rate", None)
+    if rate is None:
+        rate = optimizer.learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return rate(tf_variable(optimizer.iterations))
     return tf.convert_to_tensor(optimizer.learning_rate)

@@ -99,6 +99,18 @@ def run_with_arguments(main: Callable[[list[str]], None]) -> None:
     app.run(guarded, flags_parser=_parse_flags)
 
 
+def parse_sizes(flag: str, texts: list[str] | None) -> list[int]:
+    """The image sizes in a flag's list, in pixels; empty without the flag.
+
+    Raises:
+      UsageError: if one is no whole number from 8 up.
+    """
+    for text in texts or []:
+        if not text.strip().isdecimal() or int(text) < 8:
+            raise UsageError(f"--{flag}: expected whole numbers from 8 up, received {text!r}")
+    return [int(text) for text in texts or []]
+
+
 def _parse_flags(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)

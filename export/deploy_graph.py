@@ -1,8 +1,9 @@
 """The deploy graph: a network in the form that is exported.
 
 float32, weights as constants, batch norms folded into the convolutions before them (in
-float64), 1x1 convolutions as convolutions, dropout and stochastic depth gone. Every exporter
-starts from it; no training model is ever handed to a converter.
+float64), the statistics of proxy-normalised activations as constants too, 1x1 convolutions
+as convolutions, dropout and stochastic depth gone. Every exporter starts from it; no training
+model is ever handed to a converter.
 """
 
 from __future__ import annotations

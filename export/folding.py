@@ -15,6 +15,7 @@ from effnetv2_tf.export.graph_steps import (
     Convolution,
     DepthwiseConvolution,
     GlobalPooling,
+    GroupNormalization,
     Normalization,
     Padding,
     SqueezeExcitation,
@@ -24,9 +25,12 @@ from effnetv2_tf.models.layers import (
     BatchNorm,
     Dropout,
     FusedMBConv,
+    GroupConv2D,
+    GroupNorm,
     InputNormalization,
     MBConv,
     PointwiseConv2D,
+    ProxyNorm,
     SqueezeExcite,
     StochasticDepth,
 )
@@ -104,6 +108,17 @@ def _convolution(layer: Any, norm: Any) -> Convolution:
     return Convolution(kernel, bias, **_geometry(layer), activation=_activation(layer, norm))
 
 
+def _group_convolution(layer: GroupConv2D, norm: Any) -> Convolution:
+    kernel, bias = _fold_norm(layer, _array(layer.kernel), _bias(layer, layer.filters), norm)
+    return Convolution(
+        kernel,
+        bias,
+        strides=layer.strides,
+        padding=layer.padding.upper(),
+        activation=_activation(layer, norm),
+    )
+
+
 def _pointwise(layer: PointwiseConv2D, norm: Any) -> Convolution:
     kernel, bias = _fold_norm(layer, _array(layer.kernel), _bias(layer, layer.filters), norm)
     return Convolution(kernel, bias, activation=_activation(layer, norm))
@@ -148,6 +163,23 @@ def _geometry(layer: Any) -> dict[str, Any]:
     return {"strides": tuple(layer.strides), "padding": layer.padding.upper()}
 
 
+def _group_norm(layer: GroupNorm) -> GroupNormalization:
+    """The proxy's statistics depend on parameters only: here they become constants."""
+    scale = offset = None
+    if isinstance(layer, ProxyNorm):
+        scale, offset = (value.numpy() for value in layer.proxy_scale_and_offset())
+    gamma = _array(layer.gamma)
+    return GroupNormalization(
+        layer.groups,
+        layer.epsilon,
+        gamma,
+        np.zeros_like(gamma) if layer.beta is None else _array(layer.beta),
+        _activation(layer, None),
+        scale,
+        offset,
+    )
+
+
 def _block(layer: FusedMBConv | MBConv) -> Block:
     steps, activation = fold(layer.branch())
     if activation != "linear":
@@ -180,13 +212,20 @@ def _bias(layer: Any, size: int) -> np.ndarray:
     return _array(layer.bias) if layer.use_bias else np.zeros(size, np.float32)
 
 
-_CONVOLUTIONS = (keras.layers.DepthwiseConv2D, keras.layers.Conv2D, PointwiseConv2D)
+_CONVOLUTIONS = (
+    keras.layers.DepthwiseConv2D,
+    keras.layers.Conv2D,
+    PointwiseConv2D,
+    GroupConv2D,
+)
 # Subclasses first: Keras 2's DepthwiseConv2D derives from a common base, not from Conv2D, but
 # nothing here should depend on that.
 _BUILDERS: dict[type, Callable[..., Step]] = {
     keras.layers.DepthwiseConv2D: _depthwise,
     keras.layers.Conv2D: _convolution,
     PointwiseConv2D: _pointwise,
+    GroupConv2D: _group_convolution,
+    GroupNorm: _group_norm,
     FusedMBConv: _block,
     MBConv: _block,
     SqueezeExcite: _squeeze_excite,

@@ -76,10 +76,10 @@ class Padding:
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """A dense convolution, its bias and its activation.
+    """A dense or group convolution, its bias and its activation.
 
     Attributes:
-      kernel: (height, width, in, out).
+      kernel: (height, width, in / groups, out); groups follow from it.
       bias: (out,).
       strides: of rows and columns.
       padding: "SAME" or "VALID".
@@ -111,6 +111,49 @@ class DepthwiseConvolution:
         strides = (1, *self.strides, 1)
         x = tf.nn.depthwise_conv2d(x, self.kernel, strides, self.padding)
         return activate(tf.nn.bias_add(x, self.bias), self.activation)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupNormalization:
+    """Normalisation of each image by groups of channels, activation, scale and offset.
+
+    Attributes:
+      groups: number of groups, each with its own mean and (biased) variance over rows, columns
+        and channels.
+      epsilon: added to the variance.
+      gamma: (channels,), factor of the normalised image.
+      beta: (channels,), added to that.
+      activation: name of a Keras activation.
+      scale: (channels,), factor of the activation: 1 / standard deviation of a proxy. None for
+        plain group normalisation.
+      offset: (channels,), added to that; None likewise.
+    """
+
+    groups: int
+    epsilon: float
+    gamma: np.ndarray
+    beta: np.ndarray
+    activation: str = "linear"
+    scale: np.ndarray | None = None
+    offset: np.ndarray | None = None
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        centred = x - self._means(x)
+        inverse = tf.math.rsqrt(self._means(tf.square(centred)) + self.epsilon)
+        # The factors are multiplied first: that saves a pass over the image.
+        z = activate(centred * (inverse * self.gamma) + self.beta, self.activation)
+        return z if self.scale is None else z * self.scale + self.offset
+
+    def _means(self, x: tf.Tensor) -> tf.Tensor:
+        """(b, 1, 1, c); for one group (b, 1, 1, 1)."""
+        if self.groups == 1:
+            return tf.reduce_mean(x, axis=[1, 2, 3], keepdims=True)
+        channels, size = len(self.gamma), len(self.gamma) // self.groups
+        means = tf.reshape(tf.reduce_mean(x, axis=[1, 2]), [-1, self.groups, size])
+        means = tf.reduce_mean(means, axis=2, keepdims=True)  # (b, groups, 1)
+        # By broadcasting: not every runtime can tile where the batch may vary.
+        means = means * tf.ones([1, 1, size])
+        return tf.reshape(means, [-1, 1, 1, channels])
 
 
 @dataclass(frozen=True)

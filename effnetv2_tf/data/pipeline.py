@@ -17,6 +17,7 @@ from effnetv2_tf.data.augment import (
     center_crop_and_resize,
     decode_and_random_crop,
     mixup_and_cutmix,
+    mixup_then_cutmix,
     pad_and_random_crop,
     random_crop_and_resize,
     random_flip,
@@ -33,18 +34,23 @@ class Augmentation:
 
     Attributes:
       crop: `"random_resized"` (a random part of the image, stretched to the square),
-        `"pad"` (resized, padded and cropped back: for small images) or `"none"`.
+        `"pad"` (resized, padded and cropped back: for small images), `"center"` (the
+        reference's centre crop for evaluation) or `"none"`.
       crop_area: smallest and largest part of the area, for random resized crops.
       crop_aspect_ratio: narrowest and widest, likewise.
-      crop_padding: for `"pad"`, pixels on each side of a 32-pixel image; scaled with it.
+      crop_padding: for `"pad"`, pixels on each side of a 32-pixel image; scaled with it. For
+        `"center"`, see `Preprocessing`.
       flip: mirrors half of the images.
       policy: `"randaugment"` (with the stage's magnitude), `"autoaugment"`, `"cutout"` or
         `"none"`.
       randaugment_layers: operations on one image.
       interpolation: of resizing.
+      mixing: of mixup and CutMix, where the stage has both: `"either"` for each batch one of
+        them; `"both"`, one after the other, see `mixup_then_cutmix`.
+      cutmix_lambda: for `"both"`: CutMix's shares by Graphcore's distribution, in all stages.
     """
 
-    crop: Literal["random_resized", "pad", "none"] = "random_resized"
+    crop: Literal["random_resized", "pad", "center", "none"] = "random_resized"
     crop_area: tuple[float, float] = (0.08, 1.0)
     crop_aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     crop_padding: int = 4
@@ -52,6 +58,21 @@ class Augmentation:
     policy: Literal["randaugment", "autoaugment", "cutout", "none"] = "randaugment"
     randaugment_layers: int = 2
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mixing: Literal["either", "both"] = "either"
+    cutmix_lambda: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.cutmix_lambda is not None and self.mixing != "both":
+            raise ValueError(
+                f"cutmix_lambda: expected none with mixing {self.mixing!r}, received "
+                f"{self.cutmix_lambda}; it belongs to mixing 'both'"
+            )
+
+
+# What a recipe without other wishes evaluates with, see `evaluation_dataset`.
+EVALUATION = Augmentation(
+    "center", crop_padding=32, flip=False, policy="none", interpolation="bicubic"
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +95,7 @@ class TrainingPipeline:
     Attributes:
       source: the training split.
       augmentation: see `Augmentation`.
+      evaluation: in its place in stages with the evaluation's preprocessing.
       seed: of order and augmentation.
       class_weights: weight of each class in the loss, or None.
       channels: of the images handed out; None for the source's.
@@ -86,6 +108,7 @@ class TrainingPipeline:
     class_weights: Mapping[int, float] | None = None
     channels: int | None = None
     service_address: str | None = None
+    evaluation: Augmentation = EVALUATION
 
     def __call__(
         self,
@@ -146,7 +169,7 @@ class TrainingPipeline:
         return tf.data.Dataset.zip((numbers, examples.take(steps * per_step)))
 
     def _decode(self, stage: Any) -> Callable:
-        info, augmentation = self.source.info, self.augmentation
+        info, augmentation = self.source.info, self._augmentation_of(stage)
         size, channels = stage.image_size, self.channels or info.channels
         policy = _policy(augmentation, stage.regularization.randaugment_magnitude)
 
@@ -156,7 +179,7 @@ class TrainingPipeline:
             )
             image, valid = example["image"], tf.constant(True)
             if info.encoded:
-                image, valid = self._decode_and_crop(example, size, crop_seed)
+                image, valid = self._decode_and_crop(example, size, crop_seed, augmentation)
             else:
                 image = _crop(image, size, crop_seed, augmentation)
             if augmentation.flip:
@@ -174,10 +197,13 @@ class TrainingPipeline:
         """Whether bad records are counted behind the tf.data service, from their names."""
         return self.service_address is not None and self.source.info.encoded
 
+    def _augmentation_of(self, stage: Any) -> Augmentation:
+        return self.evaluation if stage.preprocessing == "evaluation" else self.augmentation
+
     def _decode_and_crop(
-        self, example: Example, size: int, seed: tf.Tensor
+        self, example: Example, size: int, seed: tf.Tensor, augmentation: Augmentation
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        augmentation, channels = self.augmentation, self.source.info.channels
+        channels = self.source.info.channels
         crop_first = augmentation.crop == "random_resized"
 
         def decode_cropped(encoded: tf.Tensor) -> tf.Tensor:
@@ -201,7 +227,7 @@ class TrainingPipeline:
         return (image if crop_first else _crop(image, size, seed, augmentation)), valid
 
     def _finish(self, stage: Any) -> Callable:
-        regularization = stage.regularization
+        mix = _mixing(self._augmentation_of(stage), stage.regularization)
         weights = _class_weight_vector(self.class_weights, self.source.info.num_classes)
 
         def finish(
@@ -209,13 +235,7 @@ class TrainingPipeline:
         ) -> Any:
             if self.source.info.encoded:
                 images, labels = replace_invalid(images, labels, valid)
-            images, labels = mixup_and_cutmix(
-                tf.cast(images, tf.float32),
-                labels,
-                regularization.mixup_alpha or 0.0,
-                regularization.cutmix_alpha or 0.0,
-                seeds[0],
-            )
+            images, labels = mix(tf.cast(images, tf.float32), labels, seeds[0])
             batch: tuple[tf.Tensor, ...] = (images, labels)
             if weights is not None:
                 batch = (*batch, tf.linalg.matvec(labels, weights))
@@ -310,6 +330,16 @@ def _policy(augmentation: Augmentation, magnitude: float | None) -> Callable | N
     return None
 
 
+def _mixing(augmentation: Augmentation, regularization: Any) -> Callable:
+    """From images, labels and a seed to mixed images and labels."""
+    alphas = (regularization.mixup_alpha or 0.0, regularization.cutmix_alpha or 0.0)
+    if augmentation.mixing == "either":
+        return lambda images, labels, seed: mixup_and_cutmix(images, labels, *alphas, seed)
+    return lambda images, labels, seed: mixup_then_cutmix(
+        images, labels, *alphas, seed, augmentation.cutmix_lambda
+    )
+
+
 def _crop(image: tf.Tensor, size: int, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
     if augmentation.crop == "random_resized":
         return random_crop_and_resize(
@@ -324,7 +354,11 @@ def _crop(image: tf.Tensor, size: int, seed: tf.Tensor, augmentation: Augmentati
         padding = max(1, round(augmentation.crop_padding * size / 32))
         return pad_and_random_crop(image, size, padding, seed)
     return center_crop_and_resize(
-        image, size, interpolation=augmentation.interpolation, resize_only=True
+        image,
+        size,
+        crop_padding=augmentation.crop_padding,
+        interpolation=augmentation.interpolation,
+        resize_only=augmentation.crop == "none",
     )
 
 

@@ -19,12 +19,17 @@ All of them take:
   batch_norm_momentum: share of the old moving statistics kept at each step; None for the
     reference's. Lower it for a short fine-tuning.
   batch_norm_epsilon: added to the variance; None for 1e-3. Some published weights want 1e-5.
+  normalization: of the G16 networks: `"layer"` (None too), `"group"` (four groups) or
+    `"batch"`.
+  proxy_normalization: of the G16 networks: whether activations are proxy-normalised; None for
+    True. Batch norm goes without.
   padding: of strided convolutions: `"same"` as TensorFlow (None too), `"symmetric"` for
     weights of PyTorch's networks.
   include_preprocessing: whether the model normalises pixels in [0, 255] itself.
   name: of the model.
 
-Other widths, depths or stages: `build_network(dataclasses.replace(spec, ...))`.
+Other widths, depths or stages: `build_network(dataclasses.replace(spec, ...))`. Group
+convolutions in other networks: `build_network(scaling.with_group_size(spec))`.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ from typing import Any
 import keras
 
 from effnetv2_tf.models.network import build_network
-from effnetv2_tf.models.specs import NetworkSpec, Padding
+from effnetv2_tf.models.specs import NetworkSpec, Normalization, Padding
 
 
 def construct(
@@ -46,6 +51,8 @@ def construct(
     batch_norm_momentum: float | None = None,
     batch_norm_epsilon: float | None = None,
     padding: Padding | None = None,
+    normalization: Normalization | None = None,
+    proxy_normalization: bool | None = None,
     **arguments: Any,
 ) -> keras.Model:
     """Builds a row of the families' tables and loads `weights`; arguments as above.
@@ -57,6 +64,8 @@ def construct(
         "batch_norm_momentum": batch_norm_momentum,
         "batch_norm_epsilon": batch_norm_epsilon,
         "padding": padding,
+        "normalization": normalization,
+        "proxy_normalization": proxy_normalization,
     }
     spec = replace(spec, **{k: v for k, v in replacements.items() if v is not None})
     model = build_network(spec, **arguments)

@@ -1,13 +1,15 @@
-"""The families: one row a network, EfficientNetV2, EfficientNet V1 and EfficientNet-Lite.
+"""The families: one row a network, EfficientNetV2, EfficientNet V1, G16 and Lite.
 
 Sources: EfficientNetV2 (Tan & Le, arXiv 2104.00298), tables 4 and 7; EfficientNet (Tan & Le,
 arXiv 1905.11946), table 1; their reference implementations where the papers are silent.
+G16-EfficientNet (Masters et al., arXiv 2106.03640).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from effnetv2_tf.models.scaling import with_group_size
 from effnetv2_tf.models.specs import CENTRED_127, IMAGENET_STATISTICS, NetworkSpec, StageSpec
 
 _V2_BASE_STAGES = (
@@ -157,6 +159,20 @@ EFFICIENTNET_B7 = _v1("b7", 2.0, 3.1, 600, 0.5)
 EFFICIENTNET_B8 = _v1("b8", 2.2, 3.6, 672, 0.5)
 EFFICIENTNET_L2 = _v1("l2", 4.3, 5.3, 800, 0.5)
 
+
+def _g16(base: NetworkSpec) -> NetworkSpec:
+    """G16-EfficientNet with proxy-normalised activations over layer norm."""
+    grouped = with_group_size(base, 16, expansion=4)
+    return replace(grouped, normalization="layer", proxy_normalization=True)
+
+
+EFFICIENTNET_B0_G16 = _g16(EFFICIENTNET_B0)
+EFFICIENTNET_B1_G16 = _g16(EFFICIENTNET_B1)
+EFFICIENTNET_B2_G16 = _g16(EFFICIENTNET_B2)
+EFFICIENTNET_B3_G16 = _g16(EFFICIENTNET_B3)
+EFFICIENTNET_B4_G16 = _g16(EFFICIENTNET_B4)
+EFFICIENTNET_B5_G16 = _g16(EFFICIENTNET_B5)
+
 _LITE_STAGES = (
     replace(_V1_STAGES[0], se_ratio=0.0, scale_depth=False),
     *(replace(stage, se_ratio=0.0) for stage in _V1_STAGES[1:-1]),
@@ -202,6 +218,12 @@ SPECS: dict[str, NetworkSpec] = {
         EFFICIENTNET_B7,
         EFFICIENTNET_B8,
         EFFICIENTNET_L2,
+        EFFICIENTNET_B0_G16,
+        EFFICIENTNET_B1_G16,
+        EFFICIENTNET_B2_G16,
+        EFFICIENTNET_B3_G16,
+        EFFICIENTNET_B4_G16,
+        EFFICIENTNET_B5_G16,
         EFFICIENTNET_LITE0,
         EFFICIENTNET_LITE1,
         EFFICIENTNET_LITE2,

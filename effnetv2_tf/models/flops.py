@@ -3,7 +3,7 @@
 Counted are the products of weights with activations, one multiplication and one addition
 together as one, in dense, depthwise, group, pointwise and separable convolutions, dense
 layers and squeeze-excite. This is what the EfficientNet papers call FLOPs. Not counted are
-biases, batch norms (they can be folded into the convolutions before them), activations,
+biases, norms (batch norms can be folded into the convolutions before them), activations,
 pooling, resizing and the normalisation of pixels, and products of activations with each
 other.
 
@@ -25,7 +25,16 @@ from typing import Any
 import keras
 
 from effnetv2_tf.models.layer_calls import LayerCall, Shape, calls_in_chain, calls_in_model
-from effnetv2_tf.models.layers import FusedMBConv, MBConv, PointwiseConv2D, SqueezeExcite
+from effnetv2_tf.models.layers import (
+    FactorizedReduction,
+    FusedMBConv,
+    GroupConv2D,
+    MBConv,
+    NASNetCell,
+    PointwiseConv2D,
+    SqueezeExcite,
+)
+from effnetv2_tf.models.layers.layer_chain import LayerChain
 from effnetv2_tf.models.layers.residual_block import ResidualBlock
 from effnetv2_tf.models.specs import NetworkSpec
 from effnetv2_tf.models.stage_costs import (
@@ -40,7 +49,9 @@ from effnetv2_tf.models.stage_costs import (
 _BLOCK_NAMES = {
     FusedMBConv: "fused",
     MBConv: "mbconv",
+    NASNetCell: "cell",
     PointwiseConv2D: "conv",
+    GroupConv2D: "conv",
     keras.layers.DepthwiseConv2D: "depthwise",
     keras.layers.Conv2D: "conv",
     keras.layers.Dense: "dense",
@@ -118,6 +129,13 @@ def _conv(layer: Any, input_shape: Shape, output_shape: Shape) -> int:
     return _pixels(layer, output_shape) * taps * layer.filters
 
 
+@layer_multiply_adds.register(GroupConv2D)
+def _group_conv(layer: Any, input_shape: Shape, output_shape: Shape) -> int:
+    channels = input_shape[-1]
+    taps = math.prod(layer.kernel_size) * (channels // layer.group_count(channels))
+    return math.prod(output_shape[1:]) * taps
+
+
 @layer_multiply_adds.register(keras.layers.Conv2DTranspose)
 def _transposed_conv(layer: Any, input_shape: Shape, output_shape: Shape) -> int:
     taps = math.prod(layer.kernel_size) * input_shape[_channel_axis(layer)]
@@ -151,6 +169,21 @@ def _squeeze_excite(layer: Any, input_shape: Shape, output_shape: Shape) -> int:
 @layer_multiply_adds.register(ResidualBlock)
 def _residual_block(layer: Any, input_shape: Shape, output_shape: Shape) -> int:
     return _chain_multiply_adds(layer.branch(), input_shape)
+
+
+@layer_multiply_adds.register(LayerChain)
+def _layer_chain(layer: Any, input_shape: Shape, output_shape: Shape) -> int:
+    return _chain_multiply_adds(layer.chain, input_shape)
+
+
+@layer_multiply_adds.register(FactorizedReduction)
+def _factorized_reduction(layer: Any, input_shape: Shape, output_shape: Shape) -> int:
+    return math.prod(output_shape[1:]) * input_shape[-1]
+
+
+@layer_multiply_adds.register(NASNetCell)
+def _nasnet_cell(layer: Any, input_shape: Any, output_shape: Shape) -> int:
+    return sum(_chain_multiply_adds([part], shape) for part, shape in layer.parts(input_shape))
 
 
 @layer_multiply_adds.register(keras.Model)

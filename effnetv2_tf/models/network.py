@@ -10,7 +10,6 @@ import keras
 from effnetv2_tf.models import scaling
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import (
-    BatchNorm,
     Dropout,
     FusedMBConv,
     InputNormalization,
@@ -18,6 +17,7 @@ from effnetv2_tf.models.layers import (
     PointwiseConv2D,
 )
 from effnetv2_tf.models.layers.initializers import conv_initializer, dense_initializer
+from effnetv2_tf.models.layers.norms import NormFactory
 from effnetv2_tf.models.layers.padding import symmetric_padding
 from effnetv2_tf.models.specs import NetworkSpec
 
@@ -68,18 +68,19 @@ def build_network(
     Raises:
       ValueError: for an argument that cannot be, naming it.
     """
-    channels = _check_arguments(include_top, classes, input_shape, pooling)
+    channels = check_arguments(include_top, classes, input_shape, pooling)
     dropout_rate = spec.dropout_rate if dropout_rate is None else dropout_rate
     drop_path_rate = spec.drop_path_rate if drop_path_rate is None else drop_path_rate
+    norms = _norms(spec, synchronized_batch_norm)
 
     inputs = keras.Input(shape=tuple(input_shape), name="image")
     x = inputs
     if include_preprocessing:
         preprocessing = spec.preprocessing.for_channels(channels)
         x = InputNormalization(preprocessing.mean, preprocessing.std, name="normalization")(x)
-    x = _stem(spec, synchronized_batch_norm, x)  # (b, h / 2, w / 2, stem)
+    x = _stem(spec, norms, x)  # (b, h / 2, w / 2, stem)
     x = _blocks(spec, drop_path_rate, synchronized_batch_norm, x)  # (b, h / 32, w / 32, last)
-    x = _head(spec, synchronized_batch_norm, x)  # (b, h / 32, w / 32, head)
+    x = _head(spec, norms, x)  # (b, h / 32, w / 32, head)
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)  # (b, head)
         x = Dropout(dropout_rate, name="dropout")(x)
@@ -97,7 +98,7 @@ def build_network(
     return EfficientNet(inputs, x, name=name or spec.name)
 
 
-def _stem(spec: NetworkSpec, synchronized: bool, x: Any) -> Any:
+def _stem(spec: NetworkSpec, norms: NormFactory, x: Any) -> Any:
     pad = symmetric_padding(3, spec.stem_stride, spec.padding, None, "stem_pad")
     if pad is not None:
         x = pad(x)
@@ -110,7 +111,7 @@ def _stem(spec: NetworkSpec, synchronized: bool, x: Any) -> Any:
         kernel_initializer=conv_initializer(),
         name="stem",
     )(x)
-    return _norm(spec, synchronized, "stem_norm")(x)
+    return norms("stem_norm", spec.activation)(x)
 
 
 def _blocks(spec: NetworkSpec, drop_path_rate: float, synchronized: bool, x: Any) -> Any:
@@ -129,6 +130,10 @@ def _blocks(spec: NetworkSpec, drop_path_rate: float, synchronized: bool, x: Any
                 se_ratio=stage.se_ratio,
                 drop_path_rate=next(rates),
                 activation=spec.activation,
+                group_size=spec.group_size,
+                normalization=spec.normalization,
+                normalization_groups=spec.normalization_groups,
+                proxy_normalization=spec.proxy_normalization,
                 batch_norm_momentum=spec.batch_norm_momentum,
                 batch_norm_epsilon=spec.batch_norm_epsilon,
                 padding=spec.padding,
@@ -139,22 +144,23 @@ def _blocks(spec: NetworkSpec, drop_path_rate: float, synchronized: bool, x: Any
     return x
 
 
-def _head(spec: NetworkSpec, synchronized: bool, x: Any) -> Any:
+def _head(spec: NetworkSpec, norms: NormFactory, x: Any) -> Any:
     x = PointwiseConv2D(scaling.scaled_head_filters(spec), name="head")(x)
-    return _norm(spec, synchronized, "head_norm")(x)
+    return norms("head_norm", spec.activation)(x)
 
 
-def _norm(spec: NetworkSpec, synchronized: bool, name: str) -> BatchNorm:
-    return BatchNorm(
+def _norms(spec: NetworkSpec, synchronized: bool) -> NormFactory:
+    return NormFactory(
+        normalization=spec.normalization,
+        groups=spec.normalization_groups,
+        proxy=spec.proxy_normalization,
         momentum=spec.batch_norm_momentum,
         epsilon=spec.batch_norm_epsilon,
-        activation=spec.activation,
         synchronized=synchronized,
-        name=name,
     )
 
 
-def _check_arguments(
+def check_arguments(
     include_top: bool, classes: int, input_shape: Sequence[int | None], pooling: str | None
 ) -> int:
     """Raises a ValueError for what cannot be; returns the number of input channels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from effnetv2_tf.models.specs import NetworkSpec, Rounding, StageSpec
 
@@ -46,6 +47,35 @@ def scaled_stage(spec: NetworkSpec, stage: StageSpec) -> tuple[int, int]:
     filters = round_filters(stage.filters * spec.width, spec.rounding)
     depth = spec.depth if stage.scale_depth else 1.0
     return filters, round_repeats(stage.repeats, depth)
+
+
+def convolution_groups(channels: int, filters: int, group_size: int) -> int:
+    """Number of groups of a convolution with `group_size` input channels in each.
+
+    `max(channels // group_size, 1)`; where that many do not divide both the input channels
+    and the filters, the next smaller number that does. So groups have at least `group_size`
+    channels, if there are so many: 40 channels in groups of 16 become 2 groups of 20.
+    """
+    groups = max(channels // group_size, 1)
+    while channels % groups or filters % groups:
+        groups -= 1
+    return groups
+
+
+def with_group_size(spec: NetworkSpec, group_size: int = 16, expansion: int = 4) -> NetworkSpec:
+    """The same network with group convolutions, as G16-EfficientNet (arXiv 2106.03640).
+
+    Args:
+      spec: of any family. Its name gets `-g16` (for groups of 16) at the end.
+      group_size: channels per group of the blocks' spatial convolutions.
+      expansion: of all blocks that expand; smaller than the usual 6 to keep the costs.
+    """
+    stages = tuple(
+        stage if stage.expansion == 1 else replace(stage, expansion=expansion)
+        for stage in spec.stages
+    )
+    name = f"{spec.name}-g{group_size}"
+    return replace(spec, name=name, stages=stages, group_size=group_size)
 
 
 def block_count(spec: NetworkSpec) -> int:

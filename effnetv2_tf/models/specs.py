@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 BlockKind = Literal["mbconv", "fused"]
 Rounding = Literal["nearest", "at_least_90_percent"]
 Padding = Literal["same", "symmetric"]
+Normalization = Literal["batch", "group", "layer"]
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,16 @@ class NetworkSpec:
       depth: multiplies repeats.
       rounding: how scaled widths become multiples of 8, see `scaling.round_filters`.
       activation: `"silu"`, `"relu6"` or any Keras activation's name.
+      group_size: channels per group of the blocks' spatial convolutions, see
+        `scaling.convolution_groups`; None for depthwise ones in `"mbconv"` blocks, dense ones
+        in `"fused"` blocks.
+      normalization: `"batch"`, `"group"`, or `"layer"`: one group over rows, columns and
+        channels.
+      normalization_groups: number of groups of `"group"`; must divide all widths.
+      proxy_normalization: whether activations are proxy-normalised, see `layers.ProxyNorm`;
+        with `"group"` and `"layer"` only.
       batch_norm_momentum: share of the old moving statistics kept at each step.
-      batch_norm_epsilon: added to the variance.
+      batch_norm_epsilon: added to the variance, by the other norms too.
       dropout_rate: before the classifier.
       drop_path_rate: of the last block; falls linearly to 0 at the first.
       train_size: image side in pixels for training (the last, in progressive training).
@@ -144,6 +153,10 @@ class NetworkSpec:
     depth: float = 1.0
     rounding: Rounding = "nearest"
     activation: str = "silu"
+    group_size: int | None = None
+    normalization: Normalization = "batch"
+    normalization_groups: int = 4
+    proxy_normalization: bool = False
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-3
     dropout_rate: float = 0.2
@@ -165,3 +178,30 @@ class NetworkSpec:
                 raise ValueError(
                     f"NetworkSpec: `{name}` must lie in [0, 1). Received: {getattr(self, name)}."
                 )
+        self._check_normalization()
+
+    def _check_normalization(self) -> None:
+        for name in ("group_size", "normalization_groups"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(
+                    f"NetworkSpec: `{name}` must be a positive integer. Received: {value!r}."
+                )
+        if self.normalization not in get_args(Normalization):
+            raise ValueError(
+                f"NetworkSpec: `normalization` must be one of {get_args(Normalization)}. "
+                f"Received: {self.normalization!r}."
+            )
+        if not self.proxy_normalization:
+            return
+        if self.normalization == "batch":
+            raise ValueError(
+                "NetworkSpec: `proxy_normalization` stands in for batch statistics; expected "
+                "`normalization` 'layer' or 'group' with it. Received: 'batch'. Set "
+                "proxy_normalization=False to keep batch norm."
+            )
+        if self.activation in (None, "linear"):
+            raise ValueError(
+                "NetworkSpec: `proxy_normalization` needs an `activation` such as 'silu'. "
+                f"Received: activation={self.activation!r}."
+            )

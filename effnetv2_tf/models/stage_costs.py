@@ -29,7 +29,7 @@ class StageRow:
       output_size: (height, width) in pixels.
       channels: of the output.
       repeats: number of blocks.
-      parameters: numbers held, the batch norms' moving statistics included.
+      parameters: numbers held, batch norms' moving statistics included.
       multiply_adds: for one image, see `flops`.
       expansion: of the blocks' hidden width; None where there is none.
       se_ratio: width of squeeze-excite over the block's input width; 0 for none.
@@ -81,11 +81,11 @@ def spec_stages(
     sides = image_sides(spec.eval_size if image_size is None else image_size)
     sides = _after_stride(sides, spec.stem_stride)
     inputs = scaling.scaled_stem_filters(spec)
-    stem = _conv(channels, inputs, 3, math.prod(sides)) + _norm(inputs)
+    stem = _conv(channels, inputs, 3, math.prod(sides)) + _norm(spec, inputs)
     rows = [_row("stem", "conv", 3, spec.stem_stride, sides, inputs, stem)]
     for number, stage in enumerate(spec.stages, start=1):
         filters, repeats = scaling.scaled_stage(spec, stage)
-        cost, sides = _stage(stage, inputs, filters, repeats, sides)
+        cost, sides = _stage(spec, stage, inputs, filters, repeats, sides)
         rows.append(
             _row(
                 f"stage{number}",
@@ -102,7 +102,7 @@ def spec_stages(
         )
         inputs = filters
     filters = scaling.scaled_head_filters(spec)
-    head = _conv(inputs, filters, 1, math.prod(sides)) + _norm(filters)
+    head = _conv(inputs, filters, 1, math.prod(sides)) + _norm(spec, filters)
     rows.append(_row("head", "conv", 1, 1, sides, filters, head))
     classifier = _conv(filters, classes, 1, 1, has_bias=True)
     rows.append(_row("classifier", "dense", None, None, (1, 1), classes, classifier))
@@ -130,32 +130,40 @@ def image_sides(image_size: ImageSize) -> Sides:
 
 
 def _stage(
-    stage: StageSpec, inputs: int, filters: int, repeats: int, sides: Sides
+    spec: NetworkSpec, stage: StageSpec, inputs: int, filters: int, repeats: int, sides: Sides
 ) -> tuple[_Cost, Sides]:
     """The cost of a stage, and the sides of its output."""
     after = _after_stride(sides, stage.stride)
-    first = _block(stage, inputs, filters, math.prod(sides), math.prod(after))
-    other = _block(stage, filters, filters, math.prod(after), math.prod(after))
+    first = _block(spec, stage, inputs, filters, math.prod(sides), math.prod(after))
+    other = _block(spec, stage, filters, filters, math.prod(after), math.prod(after))
     return first + other.times(repeats - 1), after
 
 
-def _block(stage: StageSpec, inputs: int, filters: int, before: int, after: int) -> _Cost:
+def _block(
+    spec: NetworkSpec, stage: StageSpec, inputs: int, filters: int, before: int, after: int
+) -> _Cost:
     """The cost of one block; `before` and `after` its stride there are so many pixels."""
-    hidden = inputs * stage.expansion
-    side = stage.kernel_size
+    expanded = inputs * stage.expansion
+    hidden = filters if stage.block == "fused" and stage.expansion == 1 else expanded
+    cost = _spatial(spec, stage, inputs, hidden, after) + _norm(spec, hidden)
     if stage.block == "fused" and stage.expansion == 1:
-        return _conv(inputs, filters, side, after) + _norm(filters)
-    if stage.block == "fused":
-        cost = _conv(inputs, hidden, side, after) + _norm(hidden)
-    else:
-        cost = _conv(hidden, hidden, side, after, groups=hidden) + _norm(hidden)
-        if stage.expansion != 1:
-            cost += _conv(inputs, hidden, 1, before) + _norm(hidden)
+        return cost
+    if stage.block == "mbconv" and stage.expansion != 1:
+        cost += _conv(inputs, hidden, 1, before) + _norm(spec, hidden)
     if stage.se_ratio:
         squeezed = max(1, int(inputs * stage.se_ratio))
         cost += _conv(hidden, squeezed, 1, 1, has_bias=True)
         cost += _conv(squeezed, hidden, 1, 1, has_bias=True)
-    return cost + _conv(hidden, filters, 1, after) + _norm(filters)
+    return cost + _conv(hidden, filters, 1, after) + _norm(spec, filters, is_activated=False)
+
+
+def _spatial(spec: NetworkSpec, stage: StageSpec, inputs: int, hidden: int, pixels: int) -> _Cost:
+    """A block's k x k convolution: dense, depthwise, or in groups."""
+    channels = inputs if stage.block == "fused" else hidden
+    groups = channels if stage.block == "mbconv" else 1
+    if spec.group_size is not None:
+        groups = scaling.convolution_groups(channels, hidden, spec.group_size)
+    return _conv(channels, hidden, stage.kernel_size, pixels, groups=groups)
 
 
 def _conv(
@@ -166,9 +174,23 @@ def _conv(
     return _Cost(weights + filters * has_bias, weights * pixels)
 
 
-def _norm(channels: int) -> _Cost:
-    """Scale, offset, moving mean and variance; folded into the convolution before, so free."""
-    return _Cost(4 * channels, 0)
+def _norm(spec: NetworkSpec, channels: int, is_activated: bool = True) -> _Cost:
+    """What a norm holds; it is folded into the convolution before, or not counted."""
+    return _Cost(len(norm_variables(spec, is_activated)) * channels, 0)
+
+
+def norm_variables(spec: NetworkSpec, is_activated: bool = True) -> tuple[str, ...]:
+    """Names of a norm's variables, each with a number for every channel, in their order.
+
+    Args:
+      spec: of the network.
+      is_activated: whether an activation follows, as everywhere but after the projections.
+    """
+    if spec.normalization == "batch":
+        return ("gamma", "beta", "moving_mean", "moving_variance")
+    if not spec.proxy_normalization:
+        return ("gamma", "beta")
+    return ("gamma", "beta", "proxy_gamma", "proxy_beta") if is_activated else ("gamma",)
 
 
 def _after_stride(sides: Sides, stride: int) -> Sides:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.data.pipeline import (
+    EVALUATION,
     Augmentation,
     TrainingPipeline,
     evaluation_dataset,
@@ -24,10 +26,9 @@ from effnetv2_tf.models import transfer
 from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
-from effnetv2_tf.training import optimizers
-from effnetv2_tf.training.fine_tuning import TwoPhases
-from effnetv2_tf.training.learning_rates import WarmUpDecay
-from effnetv2_tf.training.progressive import ProgressiveLearning
+from effnetv2_tf.training import addons, optimizers
+from effnetv2_tf.training.ema import ExponentialMovingAverage
+from effnetv2_tf.training.learning_rates import build_learning_rate
 from effnetv2_tf.training.recipe import ModelSection, OptimizerSection, Recipe
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
 from effnetv2_tf.weights import WeightReport, load_weights
@@ -108,7 +109,10 @@ def network_spec(section: ModelSection) -> NetworkSpec:
         replaced["stages"] = tuple(StageSpec(**dict(stage)) for stage in section.stages)
     if section.preprocessing is not None:
         replaced["preprocessing"] = Preprocessing(**dict(section.preprocessing))
-    return replace(row, **replaced)
+    try:
+        return replace(row, **replaced)
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
 
 
 def channels_of(recipe: Recipe, source: Source) -> int:
@@ -157,14 +161,17 @@ def _check_described(spec: NetworkSpec, report: WeightReport) -> None:
 
 
 def build_schedule(recipe: Recipe, num_examples: int) -> StageSchedule:
-    """The recipe's stages for a training set of `num_examples` images."""
-    section = recipe.progressive
+    """The recipe's stages for a training set of `num_examples` images.
+
+    With `reduced_resolution` the last stage is the fine-tuning at the test size.
+    """
+    section, reduced = recipe.progressive, recipe.reduced_resolution
     ends = []
     for end in (0, 1):
         pairs = {name: getattr(section, name) for name in SCHEDULED}
         ends.append(Regularization(**{k: v[end] for k, v in pairs.items() if v is not None}))
     try:
-        return StageSchedule.progressive(
+        schedule = StageSchedule.progressive(
             epochs=recipe.training.epochs,
             num_examples=num_examples,
             batch_size=section.batch_sizes or recipe.training.batch_size,
@@ -179,28 +186,23 @@ def build_schedule(recipe: Recipe, num_examples: int) -> StageSchedule:
         )
     except ValueError as error:
         raise UsageError(f"progressive: {error}") from error
+    if reduced is None:
+        return schedule
+    return schedule.with_fine_tuning(evaluation_size(recipe), reduced.fine_tune_epochs)
 
 
 def build_optimizer(
     recipe: Recipe, schedule: StageSchedule, model: keras.Model
 ) -> keras.optimizers.Optimizer:
     """The recipe's optimizer with its learning-rate schedule."""
-    section, rate = recipe.optimizer, recipe.learning_rate
-    learning_rate = WarmUpDecay.for_schedule(
-        schedule,
-        rate.per_256,
-        rate.decay,
-        warmup_epochs=rate.warmup_epochs,
-        decay_factor=rate.decay_factor,
-        decay_epochs=rate.decay_epochs,
-        final_share=rate.final_share,
-    )
+    section = recipe.optimizer
+    learning_rate = build_learning_rate(recipe, schedule)
     options: dict[str, Any] = {"learning_rate": learning_rate, "l2": section.l2}
     if section.weight_decay is not None:
         options["weight_decay"] = section.weight_decay
     if section.gradient_clip_norm is not None:
         options["global_clipnorm"] = section.gradient_clip_norm
-    optimizer_class = _optimizer_class(section)
+    make_optimizer = _optimizer_maker(section)
     if recipe.fine_tuning is not None and recipe.fine_tuning.learning_rate_decay != 1:
         if section.name.lower() not in OUR_OPTIMIZERS:
             raise UsageError(
@@ -210,12 +212,12 @@ def build_optimizer(
         decay = recipe.fine_tuning.learning_rate_decay
         options["learning_rate_factors"] = transfer.learning_rates_by_depth(model, decay)
     try:
-        return optimizer_class(**options, **section.options)
+        return make_optimizer(**options, **section.options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer.options: {error}") from error
 
 
-def _optimizer_class(section: OptimizerSection) -> type:
+def _optimizer_maker(section: OptimizerSection) -> Callable[..., keras.optimizers.Optimizer]:
     if section.name.lower() in OUR_OPTIMIZERS:
         return OUR_OPTIMIZERS[section.name.lower()]
     theirs = {
@@ -225,11 +227,14 @@ def _optimizer_class(section: OptimizerSection) -> type:
     }
     by_lower_case = {name.lower(): name for name in theirs}
     name = by_lower_case.get(section.name.lower())
-    if name is None:
-        known = [*OUR_OPTIMIZERS, *theirs]
-        hint = suggestion(section.name, known) or f"; known: {', '.join(known)}"
-        raise UsageError(f"optimizer.name: unknown optimizer {section.name!r}{hint}")
-    return optimizers.with_coupled_l2(theirs[name])
+    if name is not None:
+        return optimizers.with_coupled_l2(theirs[name])
+    addons_name = addons.addons_optimizer_name(section.name)
+    if addons_name is not None:
+        return lambda **options: addons.addons_optimizer(addons_name, options)
+    known = [*OUR_OPTIMIZERS, *theirs, *addons.REPLACEMENTS]
+    hint = suggestion(section.name, known) or f"; known: {', '.join(known)}"
+    raise UsageError(f"optimizer.name: unknown optimizer {section.name!r}{hint}")
 
 
 def compile_model(
@@ -267,30 +272,26 @@ def compile_model(
         jit_compile=recipe.training.jit_compile,
         steps_per_execution=steps_per_execution or recipe.training.steps_per_execution,
     )
-    optimizer.build(model.trainable_variables)
+    keras_compat.build_optimizer(optimizer, model.trainable_variables)
     keras_compat.build_metrics(model, tf.zeros([1, classes]))
 
 
-def build_phases(
-    recipe: Recipe, model: keras.Model, progressive: ProgressiveLearning
-) -> list[keras.callbacks.Callback]:
-    """The callback of a fine-tuning recipe's phases; empty for other recipes.
+def build_averages(recipe: Recipe, model: keras.Model) -> ExponentialMovingAverage | None:
+    """What averages the weights of a compiled model; None if nothing does.
 
-    Raises:
-      UsageError: if the recipe names a layer that the model does not have.
+    An optimizer that keeps averages is asked for them, whatever `training.ema_decay` says.
     """
-    section = recipe.fine_tuning
-    if section is None:
-        return []
-    try:
-        for name in (section.head, section.until):
-            if name is not None:
-                transfer.index_of(model, name)
-    except ValueError as error:
-        raise UsageError(f"fine_tuning: {error}") from error
-    return [
-        TwoPhases(progressive, section.head_epochs, section.head, section.until, section.batch_norm)
-    ]
+    section = recipe.training
+    if addons.keeps_averages(model.optimizer):
+        averages: ExponentialMovingAverage = addons.OptimizerAverages()
+    elif section.ema_decay is not None:
+        averages = ExponentialMovingAverage(
+            section.ema_decay, warmup=section.ema_every == "step", every=section.ema_every
+        )
+    else:
+        return None
+    averages.build(model)
+    return averages
 
 
 def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:
@@ -311,6 +312,7 @@ def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:
         class_weights=_class_weights(recipe, source),
         channels=recipe.data.channels,
         service_address=recipe.data.service,
+        evaluation=_evaluation_preprocessing(recipe),
     )
 
 
@@ -338,16 +340,27 @@ def build_evaluation_dataset(
     if input_context is not None:
         source = share_of(source, input_context)
         batch_size = input_context.get_per_replica_batch_size(batch_size)
-    preprocessing = network_spec(recipe.model).preprocessing
-    padding = recipe.data.eval_crop_padding
+    preprocessing = _evaluation_preprocessing(recipe)
     return evaluation_dataset(
         source,
         image_size or evaluation_size(recipe),
         batch_size,
         crop=recipe.data.eval_crop,
-        crop_padding=preprocessing.crop_padding if padding is None else padding,
+        crop_padding=preprocessing.crop_padding,
         interpolation=preprocessing.interpolation,
         channels=recipe.data.channels,
+    )
+
+
+def _evaluation_preprocessing(recipe: Recipe) -> Augmentation:
+    """What evaluation images go through, in the form of an augmentation that changes nothing."""
+    preprocessing = network_spec(recipe.model).preprocessing
+    padding = recipe.data.eval_crop_padding
+    return replace(
+        EVALUATION,
+        crop=recipe.data.eval_crop,
+        crop_padding=preprocessing.crop_padding if padding is None else padding,
+        interpolation=preprocessing.interpolation,
     )
 
 

@@ -8,6 +8,7 @@ import keras
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.models.layers.dropout import Dropout
+from effnetv2_tf.models.layers.nasnet_cell import NASNetCell
 from effnetv2_tf.models.layers.residual_block import ResidualBlock
 from effnetv2_tf.models.scaling import drop_path_rates
 
@@ -25,6 +26,7 @@ class DropRates:
         layers = keras_compat.flatten_layers(model)
         self._dropouts = [layer for layer in layers if isinstance(layer, Dropout)]
         self._blocks = [layer for layer in layers if isinstance(layer, ResidualBlock)]
+        self._cells = [layer for layer in layers if isinstance(layer, NASNetCell)]
         keras_dropouts = [layer for layer in layers if type(layer) is keras.layers.Dropout]
         self._keras_drop_paths = [d for d in keras_dropouts if _drops_samples(d)]
         self._keras_dropouts = [d for d in keras_dropouts if not _drops_samples(d)]
@@ -47,8 +49,11 @@ class DropRates:
         return _set_keras_rates(self._keras_dropouts, [rate] * len(self._keras_dropouts))
 
     def set_drop_path(self, rate: float) -> bool:
-        """Sets stochastic depth, `rate` at the last block; returns whether to trace anew."""
-        if not (self._blocks or self._keras_drop_paths):
+        """Sets stochastic depth, `rate` at the last block; returns whether to trace anew.
+
+        Blocks' rates start at 0; those of a NASNet's n cells at `rate / n`, as in its paper.
+        """
+        if not (self._blocks or self._cells or self._keras_drop_paths):
             raise ValueError(
                 "The schedule moves `drop_path_rate`, but the model has no stochastic depth: "
                 "add it, or take `drop_path_rate` out of the schedule."
@@ -57,6 +62,8 @@ class DropRates:
             rates = drop_path_rates(rate, len(self._blocks))
             for block, block_rate in zip(self._blocks, rates, strict=True):
                 block.set_drop_path_rate(block_rate)
+        for number, cell in enumerate(self._cells, start=1):
+            cell.set_drop_path_rate(rate * number / len(self._cells))
         return _set_keras_rates(
             self._keras_drop_paths, [rate * share for share in self._keras_shares]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -21,19 +21,39 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     normalisation too. The raw weights stay in the model; `applied()` swaps the averages in
     for a while.
 
+    With `every="epoch"` it averages the weights at the ends of epochs, before they are
+    evaluated, and begins with those of epoch 0; t then is the number of the epoch, from 1.
+    Masters et al. (arXiv 2106.03640) do so with d = 0.97 throughout (`warmup=False`).
+
+    While `averaging` is False the averages are the last weights themselves.
+
     Args:
       decay: d; the papers' 0.9999 suits runs of 100,000 steps and more.
-      warmup: whether early steps use the smaller d above.
+      warmup: whether early updates use the smaller d above.
+      every: `"step"` or `"epoch"`.
     """
 
-    def __init__(self, decay: float = 0.9999, warmup: bool = True) -> None:
+    def __init__(
+        self,
+        decay: float = 0.9999,
+        warmup: bool = True,
+        every: Literal["step", "epoch"] = "step",
+    ) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(
                 f"ExponentialMovingAverage: `decay` must lie in [0, 1). Received: decay={decay}."
             )
+        if every not in ("step", "epoch"):
+            raise ValueError(
+                "ExponentialMovingAverage: `every` must be 'step' or 'epoch'. Received: "
+                f"every={every!r}."
+            )
         self.decay = decay
         self.warmup = warmup
+        self.every = every
+        self.averaging = True
+        self._epoch: int | None = None  # within `fit`
         self.averages: list[tf.Variable] = []
         self._applied = False
 
@@ -58,12 +78,24 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         self.build(self.model)
         self.restore_raw()
+        self._epoch = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._update()
+        if self.every == "step":
+            self._update(tf.constant(self.decay if self.averaging else 0.0))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._end_epoch()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._epoch = None
 
     def on_test_begin(self, logs: Any = None) -> None:
         if self.averages and not self._applied:
+            self._end_epoch()  # its evaluation comes before `on_epoch_end`
             self._swap()
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -87,22 +119,36 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         finally:
             self._swap()
 
+    def adopt(self) -> None:
+        """Makes the averages the model's weights; the raw ones are given up."""
+        self._adopt()
+
     @property
     def variables(self) -> list[tf.Variable]:
         """What a checkpoint needs to go on averaging."""
         return [self._last_step, *self.averages]
 
-    @tf.function
-    def _update(self) -> None:
-        self.model.distribute_strategy.run(self._update_replica)
+    def _end_epoch(self) -> None:
+        """Averages the weights of an epoch; done twice, or without a step made, it is nothing."""
+        if self.every != "epoch" or self._epoch is None:
+            return
+        decay = self.decay if self.averaging and self._epoch > 0 else 0.0
+        if self.warmup:
+            decay = min(decay, (2.0 + self._epoch) / (11.0 + self._epoch))
+        self._update(tf.constant(decay))
 
-    def _update_replica(self) -> None:
+    @tf.function
+    def _update(self, decay: tf.Tensor) -> None:
+        self.model.distribute_strategy.run(self._update_replica, args=(decay,))
+
+    def _update_replica(self, decay: tf.Tensor) -> None:
         # Derived from the step counter: right with several steps per execution, and a call
         # after which no step was made changes nothing.
         step = tf.cast(tf_variable(self.model.optimizer.iterations), tf.int64)
         made = tf.cast(step - self._last_step, tf.float32)
-        decay = tf.constant(self.decay)
-        if self.warmup:
+        if self.every == "epoch":
+            made = tf.minimum(made, 1.0)
+        elif self.warmup:
             t = tf.cast(step, tf.float32)
             decay = tf.minimum(decay, (1.0 + t) / (10.0 + t))
         share = 1.0 - decay**made
@@ -114,6 +160,11 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     def _swap(self) -> None:
         self._exchange()
         self._applied = not self._applied
+
+    @tf.function
+    def _adopt(self) -> None:
+        for weight, average in zip(self._weights, self.averages, strict=True):
+            weight.assign(tf.cast(average, weight.dtype))
 
     @tf.function
     def _exchange(self) -> None:

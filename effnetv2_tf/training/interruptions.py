@@ -22,11 +22,14 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
       any_worker: tells whether its argument is true for any of the workers that train together.
+      every_batches: how often to ask, from the start of an epoch or a validation on; workers
+        have to talk to each other for it.
     """
 
-    def __init__(self, any_worker: Callable[[bool], bool] = bool) -> None:
+    def __init__(self, any_worker: Callable[[bool], bool] = bool, every_batches: int = 1) -> None:
         super().__init__()
         self._any_worker = any_worker
+        self._every_batches = every_batches
         self.received: signal.Signals | None = None
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
@@ -37,12 +40,14 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
         self.received = signal.Signals(number)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._stop_if_asked()
+        self._stop_if_asked(batch)
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._stop_if_asked()
+        self._stop_if_asked(batch)
 
-    def _stop_if_asked(self) -> None:
+    def _stop_if_asked(self, batch: int) -> None:
+        if batch % self._every_batches:
+            return
         if self._any_worker(self.received is not None):
             raise RunStopped(self.received.name if self.received else "SIGTERM of another worker")
 

@@ -7,8 +7,12 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +20,29 @@ from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
 from effnetv2_tf.training.recipe import Recipe
 
 LOG_NAME = "train.log"
+_WATCH_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process may use; None for as much as it likes.
+
+    Attributes:
+      seconds: from its start to its end.
+      memory_bytes: held at a time; needs Linux.
+    """
+
+    seconds: float | None = None
+    memory_bytes: int | None = None
+
+
+NO_LIMITS = Limits()
 
 
 def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
     """Trains as the training program does, going on where an earlier run stopped.
 
-    The process is a fresh one (`spawn`), writes what it prints to `train.log` in the folder
-    of the run, takes devices as `--strategy=auto` does, and ends with the process that
-    started it, however that ends. A script that calls this needs the usual
-    `if __name__ == "__main__":`.
+    The process takes devices as `--strategy=auto` does; for the rest see `run_isolated`.
 
     Args:
       recipe: what to do.
@@ -37,22 +55,57 @@ def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
       TrainingFailure: with the reason in one line, whatever the run failed of.
       RunStopped: if this process or the run's was asked to stop (SIGTERM).
     """
+    return run_isolated(_train, (recipe, model_dir), model_dir)
+
+
+def run_isolated(
+    work: Callable[..., Any],
+    arguments: tuple,
+    folder: Path,
+    *,
+    limits: Limits = NO_LIMITS,
+    listen: Callable[[Any], None] | None = None,
+) -> Any:
+    """Does a piece of work in a process of its own.
+
+    The process is a fresh one (`spawn`), writes what it prints to `train.log` in the folder,
+    and ends with the process that started it, however that ends. A script that calls this
+    needs the usual `if __name__ == "__main__":`.
+
+    Args:
+      work: a module's function, called as `work(*arguments, tell)`; `tell` sends a picklable
+        value to `listen`. Its module must not import TensorFlow at the top.
+      arguments: picklable.
+      folder: gets `train.log`.
+      limits: of time and memory.
+      listen: called with what `work` tells. If it raises, the work is ended.
+
+    Returns:
+      What `work` returns.
+
+    Raises:
+      TrainingFailure: with the reason in one line, whatever the work failed of.
+      RunStopped: if this process or the work's was asked to stop (SIGTERM).
+    """
     # Not above: the fresh process, which imports this module, sets TensorFlow's environment first.
     from effnetv2_tf.training.interruptions import on_sigterm
 
-    model_dir.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(recipe, model_dir, sender), daemon=True)
+    process = context.Process(target=_run, args=(work, arguments, folder, sender), daemon=True)
     process.start()
     sender.close()
     try:
         # The run's process gets SIGTERM passed on: it saves its work and says so.
         with on_sigterm(lambda *_: process.terminate()):
-            outcome, what = receiver.recv()
+            outcome, what = _listen(receiver, process, limits, listen)
     except EOFError:  # it ended without a word
         process.join()
-        outcome, what = _outcome_of_exit(process.exitcode, model_dir)
+        outcome, what = _outcome_of_exit(process.exitcode, folder)
+    except Exception:  # over a limit, or no longer wanted
+        process.kill()
+        raise
     finally:
         process.terminate()  # it has said all, or this process is interrupted
         process.join()
@@ -64,21 +117,52 @@ def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
     return what
 
 
-def _train(recipe: Recipe, model_dir: Path, sender: Connection) -> None:
-    """What the process does: prepares itself, trains, and sends what came of it."""
+def _listen(
+    receiver: Connection,
+    process: BaseProcess,
+    limits: Limits,
+    listen: Callable[[Any], None] | None,
+) -> tuple[str, Any]:
+    """Waits for what comes of the work, and watches over the limits."""
+    began = time.monotonic()
+    while True:
+        if receiver.poll(_WATCH_SECONDS if limits != NO_LIMITS else None):
+            outcome, what = receiver.recv()
+            if outcome != "told":
+                return outcome, what
+            if listen is not None:
+                listen(what)
+        seconds = time.monotonic() - began
+        if limits.seconds is not None and seconds > limits.seconds:
+            raise TrainingFailure(f"ended after its time limit of {limits.seconds:g} s")
+        if limits.memory_bytes is not None:
+            used = _resident_bytes(process.pid)
+            if used > limits.memory_bytes:
+                raise TrainingFailure(
+                    f"ended with {used / 2**30:.2f} GiB of memory in use, over its limit of "
+                    f"{limits.memory_bytes / 2**30:.2f} GiB"
+                )
+
+
+def _resident_bytes(pid: int | None) -> int:
+    """Memory that a process holds, by Linux's /proc; 0 if it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _run(work: Callable[..., Any], arguments: tuple, folder: Path, sender: Connection) -> None:
+    """What the process does: prepares itself, works, and sends what came of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    log = (model_dir / LOG_NAME).open("a", encoding="utf-8", buffering=1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    log = (folder / LOG_NAME).open("a", encoding="utf-8", buffering=1)
     os.dup2(log.fileno(), 1)  # what TensorFlow writes from C++
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log
     try:
-        from effnetv2_tf.training.distribution import choose_strategy
-        from effnetv2_tf.training.trainer import Trainer
-
-        strategy, choice = choose_strategy()
-        print(choice)
-        sender.send(("finished", Trainer(recipe, model_dir, strategy, verbose=2).run()))
+        sender.send(("finished", work(*arguments, lambda value: sender.send(("told", value)))))
     except RunStopped as stopped:
         print(stopped)
         sender.send(("stopped", str(stopped)))
@@ -87,8 +171,17 @@ def _train(recipe: Recipe, model_dir: Path, sender: Connection) -> None:
         sender.send(("failed", _reason(error)))
 
 
-def _end_with_parent() -> None:
-    """Ends this process when its parent is gone, so that no run goes on unwatched."""
+def _train(recipe: Recipe, model_dir: Path, tell: Callable[[Any], None]) -> dict[str, Any]:
+    from effnetv2_tf.training.distribution import choose_strategy
+    from effnetv2_tf.training.trainer import Trainer
+
+    strategy, choice = choose_strategy()
+    print(choice)
+    return Trainer(recipe, model_dir, strategy, verbose=2).run()
+
+
+def end_with_parent() -> None:
+    """Waits for the parent's end and ends this process, so that no run goes on unwatched."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

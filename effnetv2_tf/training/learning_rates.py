@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.schedule import StageSchedule
 
 Decay = Literal["exponential", "cosine", "constant"]
@@ -119,3 +120,61 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ign
             "staircase": self.staircase,
             "final_share": self.final_share,
         }
+
+
+@keras_compat.register_serializable("effnetv2_tf")
+class FollowedBy(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """One schedule for the first steps, then another that counts from 0.
+
+    Args:
+      first: the schedule to begin with.
+      steps: how long it lasts.
+      second: the schedule from then on.
+    """
+
+    def __init__(self, first: Any, steps: int, second: Any) -> None:
+        super().__init__()
+        self.first = first
+        self.steps = steps
+        self.second = second
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        step = tf.cast(step, tf.float32)
+        return tf.where(step < self.steps, self.first(step), self.second(step - self.steps))
+
+    def get_config(self) -> dict:
+        serialize = keras.optimizers.schedules.serialize
+        return {
+            "first": serialize(self.first),
+            "steps": self.steps,
+            "second": serialize(self.second),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> FollowedBy:
+        deserialize = keras.optimizers.schedules.deserialize
+        return cls(deserialize(config["first"]), config["steps"], deserialize(config["second"]))
+
+
+def build_learning_rate(
+    recipe: Recipe, schedule: StageSchedule
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The recipe's learning rate; a cosine of its own for the fine-tuning at the test size."""
+    rate, reduced = recipe.learning_rate, recipe.reduced_resolution
+    stages = schedule.stages if reduced is None else schedule.stages[:-1]
+    training = StageSchedule(stages)
+    learning_rate = WarmUpDecay.for_schedule(
+        training,
+        rate.per_256,
+        rate.decay,
+        warmup_epochs=rate.warmup_epochs,
+        decay_factor=rate.decay_factor,
+        decay_epochs=rate.decay_epochs,
+        final_share=rate.final_share,
+    )
+    if reduced is None:
+        return learning_rate
+    fine_tuning = WarmUpDecay.for_schedule(
+        StageSchedule(schedule.stages[-1:]), reduced.learning_rate_per_256, "cosine"
+    )
+    return FollowedBy(learning_rate, training.total_steps, fine_tuning)

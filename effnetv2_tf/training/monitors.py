@@ -231,4 +231,5 @@ class StageAnnouncer(keras.callbacks.Callback):  # type: ignore[misc]
             f"Stage {stage.index + 1} of {count}: {stage.image_size} px, batch "
             f"{stage.batch_size}, epochs {stage.first_epoch + 1} to {stage.last_epoch}"
             + (f"; {strengths}" if strengths else "")
+            + ("; the evaluation's preprocessing" if stage.preprocessing == "evaluation" else "")
         )

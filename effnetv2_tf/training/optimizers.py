@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.keras_compat import optimizer_slot, tf_variable
+from effnetv2_tf.models.layers.proxy_norm import PROXY_BETA, PROXY_GAMMA
 
 
 class CoupledL2:
@@ -24,7 +25,8 @@ class CoupledL2:
 
     That is L2 regularisation of `l2 / 2 * sum(weight**2)` as the EfficientNet reference
     has it (inside RMSProp's averages), without the loss showing it. Kernels are the
-    variables of rank 2 and more; biases and normalisation parameters are left alone.
+    variables of rank 2 and more; biases and normalisation parameters are left alone, but
+    for the two of a proxy (arXiv 2106.03743), see `layers.ProxyNorm`.
 
     Args:
       l2: coefficient; the papers' "weight decay 1e-5".
@@ -51,16 +53,43 @@ class CoupledL2:
             grads = [_add_l2(g, v, self.l2) for g, v in zip(grads, variables, strict=True)]
         return super().apply(grads, trainable_variables)  # type: ignore[misc]
 
+    def _clip_gradients(self, grads: Any) -> Any:
+        """Clips the gradients of the global batch.
+
+        Keras 3 clips each replica's gradients and adds them up afterwards, so that a norm
+        allowed in all depends on the number of replicas; Keras 2 adds them up first, as here.
+        """
+        clips = self.clipnorm or self.global_clipnorm or self.clipvalue  # type: ignore[attr-defined]
+        if not (clips and keras_compat.KERAS_3 and _replicas() > 1):
+            return super()._clip_gradients(grads)  # type: ignore[misc]
+        summed = super()._all_reduce_sum_gradients([(g, None) for g in grads])  # type: ignore[misc]
+        self._summed_over_replicas = True
+        return super()._clip_gradients([gradient for gradient, _ in summed])  # type: ignore[misc]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        if getattr(self, "_summed_over_replicas", False):
+            self._summed_over_replicas = False
+            return grads_and_vars
+        return super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
+
     def get_config(self) -> dict:
         return {**super().get_config(), "l2": self.l2}  # type: ignore[misc]
 
 
+def _replicas() -> int:
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def _add_l2(gradient: Any, variable: Any, l2: float) -> Any:
-    if gradient is None or len(variable.shape) < 2:
+    if gradient is None or not _is_decayed(variable):
         return gradient
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
     # Gradients of the replicas are added up afterwards, hence each brings its share.
-    return gradient + (l2 / replicas) * tf.cast(tf_variable(variable), gradient.dtype)
+    return gradient + (l2 / _replicas()) * tf.cast(tf_variable(variable), gradient.dtype)
+
+
+def _is_decayed(variable: Any) -> bool:
+    name = keras_compat.variable_path(variable).rpartition("/")[2]
+    return len(variable.shape) >= 2 or name in (PROXY_GAMMA, PROXY_BETA)
 
 
 class _SharedConstants:

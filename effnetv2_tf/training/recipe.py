@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from effnetv2_tf.training.reduced_sizes import check_reduced_size, reduced_size
+from effnetv2_tf.training.schedule import round_size
+
 PositiveInt = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -25,7 +28,7 @@ class Section(BaseModel):
     def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
         # Pydantic would take true for 1.
         field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation is not bool:
+        if isinstance(value, bool) and field.annotation not in (bool, bool | None):
             raise ValueError(f"expected another type than true or false, received {value}")
         return value
 
@@ -67,6 +70,10 @@ class ModelSection(Section):
     stem_stride: Literal[1, 2] | None = None
     head_filters: PositiveInt | None = None
     activation: str | None = None
+    group_size: PositiveInt | None = None
+    normalization: Literal["batch", "group", "layer"] | None = None
+    normalization_groups: PositiveInt | None = None
+    proxy_normalization: bool | None = None
     batch_norm_momentum: Rate | None = None
     batch_norm_epsilon: Positive | None = None
     padding: Literal["same", "symmetric"] | None = None
@@ -79,7 +86,7 @@ class ModelSection(Section):
 
 
 class AugmentationSection(Section):
-    """What happens to training images besides the scheduled magnitudes."""
+    """What happens to training images besides the scheduled magnitudes; see `Augmentation`."""
 
     crop: Literal["random_resized", "pad", "none"] = "random_resized"
     crop_area: tuple[Positive, Positive] = (0.08, 1.0)
@@ -89,6 +96,8 @@ class AugmentationSection(Section):
     policy: Literal["randaugment", "autoaugment", "cutout", "none"] = "randaugment"
     randaugment_layers: PositiveInt = 2
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mixing: Literal["either", "both"] = "either"
+    cutmix_lambda: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class DataSection(Section):
@@ -172,19 +181,45 @@ class TrainingSection(Section):
     label_smoothing: Rate = 0.1
     class_weights: Literal["balanced"] | dict[int, NonNegative] | None = None
     ema_decay: Rate | None = 0.9999
+    ema_every: Literal["step", "epoch"] = "step"
     evaluate_every_epochs: PositiveInt = 1
     steps_per_execution: PositiveInt = 1
     jit_compile: bool = False
 
 
 class FineTuningSection(Section):
-    """Training weights that were loaded; see `fine_tuning.TwoPhases` and `transfer`."""
+    """Training weights that were loaded; see `fine_tuning.Phases` and `transfer`."""
 
     head_epochs: Annotated[int, Field(ge=0)] = 1
     head: str = "classifier"
     until: str | None = None
     batch_norm: Literal["frozen", "training"] = "frozen"
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class ReducedResolutionSection(Section):
+    """Training at a reduced size and fine-tuning the last layers at the test size.
+
+    After `training.epochs` at `image_size` (None: the one that `reduced_sizes.reduced_size`
+    picks for `data.eval_size`; `progressive.image_size` for growing sizes), `fine_tune_epochs`
+    at `data.eval_size` with the evaluation's preprocessing train `fine_tune`: `top`, that is
+    the head convolution, its norm and the classifier, or also that many of the last blocks.
+    They begin with the averages of the weights, which are not averaged any further. Masters
+    et al., arXiv 2106.03640.
+    """
+
+    image_size: PositiveInt | None = None
+    modulo: PositiveInt = 32
+    fine_tune_epochs: PositiveInt = 2
+    fine_tune: Literal["top"] | PositiveInt = "top"
+    learning_rate_per_256: Positive = 0.0005
+
+    @field_validator("fine_tune", mode="before")
+    @classmethod
+    def _is_top_or_a_count(cls, value: Any) -> Any:
+        if value != "top" and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"expected top or a number of blocks from 1 up, received {value!r}")
+        return value
 
 
 class CheckpointSection(Section):
@@ -196,6 +231,11 @@ class CheckpointSection(Section):
     keep_best: bool = True
     monitor: str = "val_accuracy"
     mode: Literal["max", "min"] = "max"
+
+
+_NO_TEST_SIZE = (
+    "reduced_resolution: expected data.eval_size, the size to test and fine-tune at, received none"
+)
 
 
 class Recipe(Section):
@@ -210,7 +250,65 @@ class Recipe(Section):
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     learning_rate: LearningRateSection = Field(default_factory=LearningRateSection)
     fine_tuning: FineTuningSection | None = None
+    reduced_resolution: ReducedResolutionSection | None = None
     checkpoints: CheckpointSection = Field(default_factory=CheckpointSection)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _training_size(cls, tree: Any) -> Any:
+        """Fills in `progressive.image_size` from `reduced_resolution`, if that is to say it."""
+        try:
+            section, progressive = tree["reduced_resolution"], tree.get("progressive", {})
+            if section is None or {"image_size", "image_sizes"} & progressive.keys():
+                return tree
+            size, modulo = section.get("image_size"), section.get("modulo", 32)
+            test_size = tree["data"].get("eval_size")
+            if size is None and test_size is not None:
+                size = reduced_size(test_size, modulo)
+        except ValueError as error:
+            raise ValueError(f"reduced_resolution: data.eval_size: {error}") from error
+        except (AttributeError, KeyError, TypeError):
+            return tree  # other checks say what is wrong
+        if size is None:
+            raise ValueError(_NO_TEST_SIZE)
+        return {**tree, "progressive": {**progressive, "image_size": [size, size]}}
+
+    @model_validator(mode="after")
+    def _reduced_size_fits(self) -> Recipe:
+        section, progressive = self.reduced_resolution, self.progressive
+        if section is None:
+            return self
+        if self.data.eval_size is None:
+            raise ValueError(_NO_TEST_SIZE)
+        sizes = progressive.image_sizes or progressive.image_size
+        last = round_size(sizes[-1], progressive.size_multiple)
+        if section.image_size not in (None, last):
+            raise ValueError(
+                f"reduced_resolution.image_size: expected the size of the last training stage "
+                f"({last}, by progressive), received {section.image_size}; leave one of them out"
+            )
+        try:
+            check_reduced_size(last, self.data.eval_size, section.modulo)
+        except ValueError as error:
+            raise ValueError(f"reduced_resolution.image_size: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _cutmix_is_said_once(self) -> Recipe:
+        augmentation = self.data.augmentation
+        if augmentation.cutmix_lambda is None:
+            return self
+        if augmentation.mixing != "both":
+            raise ValueError(
+                "data.augmentation.cutmix_lambda: expected data.augmentation.mixing to be "
+                f"'both', received {augmentation.mixing!r}"
+            )
+        if self.progressive.cutmix_alpha is not None:
+            raise ValueError(
+                "data.augmentation.cutmix_lambda: expected no progressive.cutmix_alpha beside "
+                f"it, received {list(self.progressive.cutmix_alpha)}; leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.training.recipe import Recipe
+
+SectionType = TypeVar("SectionType", bound=BaseModel)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -39,7 +41,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
       UsageError: one line that names the file and the key, what was expected and received,
         and the nearest valid name.
     """
-    path = _find(Path(path))
+    path = find_file(Path(path))
+    tree = read_tree(path)
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_recipe(tree, str(path))
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The plain values of a YAML file of sections; see `load_recipe` for errors."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except UnicodeDecodeError as error:
@@ -51,17 +61,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"{path}{line}: not valid YAML: {problem}") from error
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: expected a mapping of sections, received {_kind(tree)}")
-    for override in overrides:
-        _apply(tree, override)
-    return parse_recipe(tree, str(path))
+    return tree
 
 
 def parse_recipe(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
     """Checks a tree of plain values; see `load_recipe` for errors."""
+    return parse_section(Recipe, tree, origin)
+
+
+def parse_section(section: type[SectionType], tree: dict[str, Any], origin: str) -> SectionType:
+    """Checks a tree of plain values against any section; see `load_recipe` for errors."""
     try:
-        return Recipe.model_validate(tree)
+        return section.model_validate(tree)
     except ValidationError as error:
-        raise UsageError(f"{origin}: {_describe(error)}") from error
+        raise UsageError(f"{origin}: {_describe(error, section)}") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -71,6 +84,11 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def packaged_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by file name."""
+    files = _packaged_files()
+    return {name: path for name, path in files.items() if not name.startswith("search_")}
+
+
+def _packaged_files() -> dict[str, Path]:
     import effnetv2_tf.configs as configs
 
     return {
@@ -80,10 +98,15 @@ def packaged_recipes() -> dict[str, Path]:
     }
 
 
-def _find(path: Path) -> Path:
+def find_file(path: Path) -> Path:
+    """A YAML file as it is, or the one of that name that comes with the package.
+
+    Raises:
+      UsageError: if there is neither.
+    """
     if path.is_file():
         return path
-    packaged = packaged_recipes()
+    packaged = _packaged_files()
     if path.name in packaged and path.parent.name in ("", "configs"):
         return packaged[path.name]
     raise UsageError(
@@ -92,7 +115,12 @@ def _find(path: Path) -> Path:
     )
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Puts the value of `section.key=value` into a tree of plain values.
+
+    Raises:
+      UsageError: if it is not of that form, or the section is none.
+    """
     keys, separator, text = override.partition("=")
     if not separator or not keys:
         raise UsageError(f"--set: expected section.key=value, received {override!r}")
@@ -109,13 +137,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError, root: type[BaseModel]) -> str:
     problems = error.errors()
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        names = _names_beside(first["loc"])
+        names = _names_beside(first["loc"], root)
         hint = suggestion(str(first["loc"][-1]), names) or f"; known: {', '.join(names)}"
         return f"{key}: unknown key{hint}{more}"
     if first["type"] == "missing":
@@ -131,9 +159,9 @@ def _describe(error: ValidationError) -> str:
     return f"{key}: {expected}, received {received!r}{hint}{more}"
 
 
-def _names_beside(location: tuple) -> list[str]:
+def _names_beside(location: tuple, root: type[BaseModel]) -> list[str]:
     """The valid names at the place where an unknown key stands."""
-    section: type[BaseModel] = Recipe
+    section = root
     for part in location[:-1]:
         if isinstance(part, int):
             continue

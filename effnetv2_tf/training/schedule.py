@@ -7,7 +7,7 @@ stages; from stage to stage the image size grows and, with it, the regularisatio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -58,6 +58,8 @@ class Stage:
       steps_per_epoch: optimizer steps in each of them.
       first_step: number of optimizer steps before the stage.
       regularization: in force during the stage.
+      preprocessing: of its images: `"training"`, or `"evaluation"` for what images go through
+        at test time, without augmentation.
     """
 
     index: int
@@ -68,6 +70,7 @@ class Stage:
     steps_per_epoch: int
     first_step: int
     regularization: Regularization = field(default_factory=Regularization)
+    preprocessing: Literal["training", "evaluation"] = "training"
 
     @property
     def last_epoch(self) -> int:
@@ -127,6 +130,31 @@ class StageSchedule:
         stage = next((s for s in self.stages if step < s.last_step), self.stages[-1])
         epoch, step_in_epoch = divmod(step - stage.first_step, stage.steps_per_epoch)
         return Position(stage, stage.first_epoch + epoch, step_in_epoch)
+
+    def with_fine_tuning(self, image_size: int, epochs: int) -> StageSchedule:
+        """The schedule with one more stage at another size with the evaluation's preprocessing.
+
+        RandAugment, mixup and CutMix are off in it, where they were scheduled; everything else
+        is as in the stage before.
+
+        Args:
+          image_size: side in pixels.
+          epochs: of the new stage.
+        """
+        last = self.stages[-1]
+        mixing = ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha")
+        off = {name: 0.0 for name in mixing if getattr(last.regularization, name) is not None}
+        stage = replace(
+            last,
+            index=last.index + 1,
+            image_size=image_size,
+            first_epoch=last.last_epoch,
+            epochs=epochs,
+            first_step=last.last_step,
+            regularization=replace(last.regularization, **off),
+            preprocessing="evaluation",
+        )
+        return StageSchedule((*self.stages, stage))
 
     @classmethod
     def progressive(

@@ -27,7 +27,7 @@ from effnetv2_tf.training.distribution import (
     check_batch_sizes,
     steps_per_execution,
 )
-from effnetv2_tf.training.ema import ExponentialMovingAverage
+from effnetv2_tf.training.fine_tuning import build_phases
 from effnetv2_tf.training.interruptions import StopOnSignal, only_run_in
 from effnetv2_tf.training.monitors import (
     RunRecords,
@@ -192,10 +192,7 @@ class Trainer:
         recipe = self.recipe
         pipeline = build.build_training_pipeline(recipe, self.sources.train)
         self.progressive = ProgressiveLearning(self.schedule, pipeline)
-        self.ema = None
-        if recipe.training.ema_decay is not None:
-            self.ema = ExponentialMovingAverage(recipe.training.ema_decay)
-            self.ema.build(self.model)
+        self.ema = build.build_averages(recipe, self.model)
         chief = self.workers.is_chief
         folder_class = CheckpointFolder if chief else FollowerCheckpoints
         self.folder = folder_class(self.model_dir / "checkpoints", recipe.checkpoints.keep_last)
@@ -212,10 +209,12 @@ class Trainer:
             monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
             mode=recipe.checkpoints.mode,
         )
-        self.stop = StopOnSignal(self.workers.any)
+        # Machines that are taken away say so many seconds before.
+        every_batches = 1 if self.workers.count == 1 else 8
+        self.stop = StopOnSignal(self.workers.any, every_batches)
         self.callbacks = [
             self.progressive,
-            *build.build_phases(recipe, self.model, self.progressive),
+            *build_phases(recipe, self.model, self.progressive, self.ema),
             *([StageAnnouncer(self.progressive)] if chief else []),
             StopOnDivergence(self.progressive),
             *([self.ema] if self.ema else []),
@@ -257,8 +256,9 @@ class Trainer:
 
     def _validation_epochs(self) -> list[int]:
         """Numbers from 1 of the epochs after which the network is evaluated."""
-        every = self.recipe.training.evaluate_every_epochs
-        return sorted({*range(every, self.schedule.epochs + 1, every), self.schedule.epochs})
+        every, last = self.recipe.training.evaluate_every_epochs, self.schedule.epochs
+        ends = {self.recipe.training.epochs, last}  # before and after fine-tuning, if there is any
+        return sorted({*range(every, last + 1, every), *ends})
 
     def _finish(self) -> dict[str, Any]:
         summary = self._summary()

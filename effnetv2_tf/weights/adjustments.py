@@ -77,7 +77,7 @@ def _set_epsilon(model: keras.Model, epsilon: float | None) -> list[str]:
     for norm in changed:
         norm.epsilon = float(epsilon)
     for layer in layers:
-        if isinstance(layer, ResidualBlock):  # rebuilds its norms from its own configuration
+        if hasattr(layer, "batch_norm_epsilon"):  # a block: rebuilds its norms from this
             layer.batch_norm_epsilon = float(epsilon)
     return [f"Epsilon of the batch norms set to the weights': {epsilon:g}; it was {before:g}."]
 

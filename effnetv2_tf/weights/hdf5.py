@@ -28,6 +28,8 @@ _VARIABLE_ORDER = {
     "beta": 1,
     "moving_mean": 2,
     "moving_variance": 3,
+    "proxy_gamma": 2,
+    "proxy_beta": 3,
 }
 
 

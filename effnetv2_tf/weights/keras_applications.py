@@ -28,7 +28,7 @@ from effnetv2_tf.models.specs import (
     NetworkSpec,
     Preprocessing,
 )
-from effnetv2_tf.weights import hdf5
+from effnetv2_tf.weights import hdf5, nasnet
 from effnetv2_tf.weights.mapping import Origin, Origins, WeightFile, load_tensors
 from effnetv2_tf.weights.report import WeightReport
 from effnetv2_tf.weights.variants import matching_row, spec_of, variable_shapes
@@ -64,16 +64,18 @@ def from_keras_applications(
 
     Args:
       source_model: for example `keras.applications.EfficientNetB0(weights=...)`, with its own
-        top or without.
+        top or without; a NASNet, see `nasnet.from_keras_nasnet`.
       model: of this package, that takes the weights; None to build the one that fits.
 
     Returns:
       The model, and the report of every tensor. Pixels go in as they did into `source_model`.
 
     Raises:
-      UsageError: if `source_model` is no EfficientNet of keras.applications, or `model` does
-        not fit it; `model` is as it was.
+      UsageError: if `source_model` is no EfficientNet or NASNet of keras.applications, or
+        `model` does not fit it; `model` is as it was.
     """
+    if nasnet.is_source(source_model):
+        return nasnet.from_keras_nasnet(source_model, model)
     file = read_model(source_model)
     if model is None:
         model = _fitting_network(source_model, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import keras
 
@@ -34,14 +35,27 @@ def fetch(row: str, include_top: bool) -> keras.Model:
       UsageError: if Keras has no cached file and cannot fetch it.
     """
     constructor, stem = PUBLISHED[row]
+    file_name = f"{stem}.h5" if include_top else f"{stem}_notop.h5"
+    build = getattr(keras.applications, constructor)
+    return fetched(
+        lambda: build(weights="imagenet", include_top=include_top),
+        f"{_URL}/{_FOLDERS[row.partition('-')[0]]}/{file_name}",
+        file_name,
+    )
+
+
+def fetched(build: Callable[[], keras.Model], url: str, file_name: str) -> keras.Model:
+    """What `build` gives, which fetches the file at `url` and caches it under a name.
+
+    Raises:
+      UsageError: if Keras has no cached file and cannot fetch it.
+    """
     try:
-        return getattr(keras.applications, constructor)(weights="imagenet", include_top=include_top)
+        return build()
     except Exception as error:
         # Keras raises a plain Exception for a failed download, ValueError for a wrong checksum.
         if type(error) is not Exception and not isinstance(error, OSError | ValueError):
             raise
-        file_name = f"{stem}.h5" if include_top else f"{stem}_notop.h5"
-        url = f"{_URL}/{_FOLDERS[row.partition('-')[0]]}/{file_name}"
         cache = os.environ.get("KERAS_HOME", os.path.join("~", ".keras"))
         raise UsageError(
             f"weights='imagenet': Keras could not fetch {url} ({error}). Get the file on "

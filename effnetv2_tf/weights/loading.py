@@ -10,7 +10,7 @@ import keras
 
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.specs import NetworkSpec, Preprocessing
-from effnetv2_tf.weights import automl, hdf5, keras_applications, keras_published, own
+from effnetv2_tf.weights import automl, hdf5, keras_applications, keras_published, nasnet, own
 from effnetv2_tf.weights.mapping import Origins, WeightFile, load_tensors, variables_by_path
 from effnetv2_tf.weights.report import WeightReport
 from effnetv2_tf.weights.torch_files import is_safetensors
@@ -43,7 +43,8 @@ def load_weights(
         (`.keras`, `.weights.h5`, `.h5`), of timm or torchvision (`.safetensors`, `.pth`,
         `.pt`, `.bin`), or a checkpoint of google/automl or tensorflow/tpu (its prefix or
         folder). None leaves the model as it is.
-      spec: that the model was built from; None to read it off the model.
+      spec: that the model was built from; None to read it off the model, as a NASNet's is
+        always.
       ema: for checkpoints that hold moving averages beside the raw weights: which to take;
         None for the averages.
       preprocessing: what the weights were trained with, where the file does not say or its
@@ -60,11 +61,12 @@ def load_weights(
     """
     if weights is None:
         return None
-    spec = spec or spec_of(model)
-    if str(weights) == IMAGENET:
-        file, origins = _published(model, spec)
+    if nasnet.is_nasnet(model):
+        file, origins = _open_nasnet(model, weights, ema)
+    elif str(weights) == IMAGENET:
+        file, origins = _published(model, spec or spec_of(model))
     else:
-        file, origins = _open(Path(weights), spec, ema)
+        file, origins = _open(Path(weights), spec or spec_of(model), ema)
     if preprocessing is not None:
         file = replace(file, preprocessing=preprocessing)
     return load_tensors(model, origins, file)
@@ -82,19 +84,34 @@ def _open(path: Path, spec: NetworkSpec, ema: bool | None) -> tuple[WeightFile, 
 
         file = pytorch.read(path, spec, prefer_averages=ema is not False)
         return file, pytorch.origins(spec, file)
-    if ema is not None:
-        raise UsageError(
-            f"`ema` chooses between averages and raw weights in checkpoints of google/automl and "
-            f"PyTorch. Received: ema={ema} with weights={str(path)!r}, which holds one set."
-        )
+    _check_no_choice(ema, path)
     return _open_keras(path, spec)
 
 
+def _open_nasnet(
+    model: keras.Model, weights: str | Path, ema: bool | None
+) -> tuple[WeightFile, Origins]:
+    """The file and where each variable is in it, for one of this package's NASNets."""
+    _check_no_choice(ema, weights)
+    if str(weights) == IMAGENET:
+        _check_fits_imagenet(model)
+        return nasnet.published(model)
+    path = Path(weights)
+    _check_is_file(path)
+    _check_is_hdf5(path)
+    return nasnet.read_file(model, path)
+
+
+def _check_no_choice(ema: bool | None, weights: str | Path) -> None:
+    if ema is not None:
+        raise UsageError(
+            f"`ema` chooses between averages and raw weights in checkpoints of google/automl and "
+            f"PyTorch. Received: ema={ema} with weights={str(weights)!r}, which holds one set."
+        )
+
+
 def _open_keras(path: Path, spec: NetworkSpec) -> tuple[WeightFile, Origins]:
-    if not _is_hdf5(path):
-        is_named_so = path.name.endswith(_HDF5_SUFFIXES)
-        hint = ", though its name says so: it may be truncated" if is_named_so else ""
-        raise UsageError(f"{str(path)!r} is no weights file{hint}. {_KNOWN}")
+    _check_is_hdf5(path)
     arrays = hdf5.read_arrays(path)
     if own.is_own(arrays):
         file = own.read(path, arrays, spec)
@@ -114,6 +131,13 @@ def _check_is_file(path: Path) -> None:
     what = "no file" if not path.exists() else "a folder without a checkpoint"
     what = "an empty file" if path.is_file() else what
     raise UsageError(f"Received: weights={str(path)!r}, which is {what}. {_KNOWN}")
+
+
+def _check_is_hdf5(path: Path) -> None:
+    if not _is_hdf5(path):
+        is_named_so = path.name.endswith(_HDF5_SUFFIXES)
+        hint = ", though its name says so: it may be truncated" if is_named_so else ""
+        raise UsageError(f"{str(path)!r} is no weights file{hint}. {_KNOWN}")
 
 
 def _is_hdf5(path: Path) -> bool:

@@ -17,13 +17,7 @@ from effnetv2_tf.weights.variants import variable_shapes
 SOURCE = "effnetv2_tf"
 _NO_WEIGHT = "state of the optimizer or of metrics"
 # Names in Keras's layout by classes; a block's inner layers go by their attributes there.
-_CLASSES = {
-    "stem": "conv2d",
-    "stem_norm": "batch_norm",
-    "head": "pointwise_conv2d",
-    "head_norm": "batch_norm",
-    "classifier": "dense",
-}
+_CLASSES = {"stem": "conv2d", "head": "pointwise_conv2d", "classifier": "dense"}
 _BLOCK_CLASSES = {"mbconv": "mb_conv", "fused": "fused_mb_conv"}
 
 
@@ -94,13 +88,19 @@ def origins(spec: NetworkSpec, file: WeightFile) -> Origins:
         layer, variable = path.rsplit("/", 1)
         outer, _, inner = layer.partition("/")
         if outer not in groups:
-            groups[outer] = numbering.next_layer(_CLASSES.get(outer) or _block_class(spec, outer))
+            groups[outer] = numbering.next_layer(_class_name(spec, outer))
         group = f"{groups[outer]}/{inner}" if inner else groups[outer]
         found[path] = Origin(numbering.variable(group, variable))
     return found
 
 
-def _block_class(spec: NetworkSpec, block: str) -> str:
-    """The class of `stage3_block2`, as Keras writes it."""
-    stage = int(block.partition("_")[0].removeprefix("stage"))
+def _class_name(spec: NetworkSpec, layer: str) -> str:
+    """The class of `stem`, `head_norm` or `stage3_block2`, as Keras writes it."""
+    if layer in _CLASSES:
+        return _CLASSES[layer]
+    if layer.endswith("_norm"):
+        if spec.proxy_normalization:
+            return "proxy_norm"
+        return "batch_norm" if spec.normalization == "batch" else "group_norm"
+    stage = int(layer.partition("_")[0].removeprefix("stage"))
     return _BLOCK_CLASSES[spec.stages[stage - 1].block]

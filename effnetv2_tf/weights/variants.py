@@ -9,12 +9,18 @@ from typing import cast
 
 import keras
 
-from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models import scaling
 from effnetv2_tf.models.families import SPECS
-from effnetv2_tf.models.layers import BatchNorm, FusedMBConv, InputNormalization, MBConv
-from effnetv2_tf.models.specs import NetworkSpec, Padding, Preprocessing, StageSpec
+from effnetv2_tf.models.layers import FusedMBConv, InputNormalization, MBConv
+from effnetv2_tf.models.specs import (
+    NetworkSpec,
+    Normalization,
+    Padding,
+    Preprocessing,
+    StageSpec,
+)
+from effnetv2_tf.models.stage_costs import norm_variables
 
 Shape = tuple[int, ...]
 # Kernel and bias of the classifier, which depend on the class count, and the stem's kernel,
@@ -26,40 +32,48 @@ def variable_shapes(spec: NetworkSpec, classes: int = 1000, channels: int = 3) -
     """Path and shape of every variable of the spec's network, in the network's order."""
     stem, head = scaling.scaled_stem_filters(spec), scaling.scaled_head_filters(spec)
     shapes: dict[str, Shape] = {"stem/kernel": (3, 3, channels, stem)}
-    shapes |= _norm("stem_norm", stem)
+    shapes |= _norm(spec, "stem_norm", stem)
     input_filters = stem
     for number, stage in enumerate(spec.stages, start=1):
         filters, repeats = scaling.scaled_stage(spec, stage)
         for repeat in range(repeats):
             block = f"stage{number}_block{repeat + 1}"
-            for path, shape in _block(stage, input_filters, filters):
+            for path, shape in _block(spec, stage, input_filters, filters):
                 shapes[f"{block}/{path}"] = shape
             input_filters = filters
     shapes["head/kernel"] = (1, 1, input_filters, head)
-    shapes |= _norm("head_norm", head)
+    shapes |= _norm(spec, "head_norm", head)
     shapes |= {"classifier/kernel": (head, classes), "classifier/bias": (classes,)}
     return shapes
 
 
-def _norm(name: str, filters: int) -> dict[str, Shape]:
-    parts = ("gamma", "beta", "moving_mean", "moving_variance")
-    return {f"{name}/{part}": (filters,) for part in parts}
+def _norm(
+    spec: NetworkSpec, name: str, filters: int, is_activated: bool = True
+) -> dict[str, Shape]:
+    return {f"{name}/{part}": (filters,) for part in norm_variables(spec, is_activated)}
 
 
-def _block(stage: StageSpec, inputs: int, filters: int) -> Iterator[tuple[str, Shape]]:
+def _block(
+    spec: NetworkSpec, stage: StageSpec, inputs: int, filters: int
+) -> Iterator[tuple[str, Shape]]:
     expanded, side = inputs * stage.expansion, stage.kernel_size
     if stage.block == "fused":
         fused = expanded if stage.expansion != 1 else filters
-        yield "fused/kernel", (side, side, inputs, fused)
-        yield from _norm("fused_norm", fused).items()
+        yield "fused/kernel", (side, side, _group_channels(spec, inputs, fused), fused)
+        yield from _norm(spec, "fused_norm", fused).items()
         if stage.expansion == 1:
             return
     else:
         if stage.expansion != 1:
             yield "expand/kernel", (1, 1, inputs, expanded)
-            yield from _norm("expand_norm", expanded).items()
-        yield "depthwise/kernel", (side, side, expanded, 1)
-        yield from _norm("depthwise_norm", expanded).items()
+            yield from _norm(spec, "expand_norm", expanded).items()
+        if spec.group_size is None:
+            yield "depthwise/kernel", (side, side, expanded, 1)
+            yield from _norm(spec, "depthwise_norm", expanded).items()
+        else:
+            channels = _group_channels(spec, expanded, expanded)
+            yield "group_conv/kernel", (side, side, channels, expanded)
+            yield from _norm(spec, "group_conv_norm", expanded).items()
     if stage.se_ratio:
         squeezed = max(1, int(inputs * stage.se_ratio))
         yield "squeeze_excite/reduce/kernel", (1, 1, expanded, squeezed)
@@ -67,7 +81,14 @@ def _block(stage: StageSpec, inputs: int, filters: int) -> Iterator[tuple[str, S
         yield "squeeze_excite/expand/kernel", (1, 1, squeezed, expanded)
         yield "squeeze_excite/expand/bias", (expanded,)
     yield "project/kernel", (1, 1, expanded, filters)
-    yield from _norm("project_norm", filters).items()
+    yield from _norm(spec, "project_norm", filters, is_activated=False).items()
+
+
+def _group_channels(spec: NetworkSpec, channels: int, filters: int) -> int:
+    """Input channels that an output channel of a spatial convolution sees."""
+    if spec.group_size is None:
+        return channels
+    return channels // scaling.convolution_groups(channels, filters, spec.group_size)
 
 
 def matching_row(shapes: Iterable[Shape]) -> NetworkSpec | None:
@@ -111,7 +132,6 @@ def spec_of(model: keras.Model) -> NetworkSpec:
             f"Weights can be loaded into networks of `build_network` and the constructors. "
             f"Received: model {model.name!r} with layers {[*layers][:4]} ..."
         )
-    norms = [x for x in keras_compat.flatten_layers(model) if isinstance(x, BatchNorm)]
     first = stages["stage1"][0]
     spec = NetworkSpec(
         name=model.name,
@@ -122,8 +142,12 @@ def spec_of(model: keras.Model) -> NetworkSpec:
         scale_stem=False,
         head_filters=layers["head"].filters,
         activation=first.activation,
-        batch_norm_momentum=norms[0].momentum,
-        batch_norm_epsilon=norms[0].epsilon,
+        group_size=first.group_size,
+        normalization=cast(Normalization, first.normalization),
+        normalization_groups=first.normalization_groups,
+        proxy_normalization=first.proxy_normalization,
+        batch_norm_momentum=first.batch_norm_momentum,
+        batch_norm_epsilon=first.batch_norm_epsilon,
     )
     row = matching_row(variable_shapes(spec).values())
     if row is not None:

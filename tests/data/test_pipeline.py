@@ -268,3 +268,49 @@ def test_the_centre_crop_keeps_the_references_share():
     assert images.mean() > 190
     images, _ = _take(evaluation_dataset(source, 8, 2, crop="none"), 1)[0]
     assert images.mean() == pytest.approx(50, abs=10)
+
+
+@pytest.mark.parametrize(("crop", "padding"), [("none", 0), ("center", 4)])
+def test_a_stage_with_the_evaluations_preprocessing(crop, padding):
+    """Its images are the evaluation's, whatever the training images go through."""
+    source = _source()
+    rich = Augmentation(crop="random_resized", mixing="both", cutmix_lambda=0.5)
+    plain = Augmentation(crop, crop_padding=padding, flip=False, policy="none")
+    schedule = StageSchedule.progressive(
+        epochs=1,
+        num_examples=COUNT,
+        batch_size=11,
+        image_size=(8, 8),
+        num_stages=1,
+        end=Regularization(mixup_alpha=0.5, randaugment_magnitude=9),
+    ).with_fine_tuning(12, 1)
+    stage = schedule.stages[1]
+    pipeline = TrainingPipeline(source, rich, evaluation=plain)
+    ours = _take(pipeline(stage, stage.first_step), 2)
+    theirs = evaluation_dataset(
+        source, 12, COUNT, crop=crop, crop_padding=padding, interpolation="bilinear"
+    )
+    images, labels = next(theirs.as_numpy_iterator())
+    order = np.argsort([image[-1, -1, 0] for images, _ in ours for image in images])
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in ours])[order], images)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in ours])[order], labels)
+    mixed = _take(pipeline(schedule.stages[0], 0), 1)[0][1]
+    assert ((mixed > 0).sum(axis=1) > 1).any()
+
+
+def test_mixing_both_after_one_another():
+    """The pipeline's batches are `mixup_then_cutmix`'s, from the unmixed ones."""
+    stage = _stages(mixup_alpha=0.7, cutmix_alpha=1.0)[0]
+    both = Augmentation(crop="none", flip=False, policy="none", mixing="both")
+    batches = _take(TrainingPipeline(_source(), both, seed=5)(stage, 0), 5)
+    _assert_equal(_take(TrainingPipeline(_source(), both, seed=5)(stage, 2), 3), batches[2:])
+    classes = [np.count_nonzero(label) for _, labels in batches for label in labels]
+    assert max(classes) == 3  # of three classes; either of the two mixes two images
+    either = Augmentation(crop="none", flip=False, policy="none")
+    pairs = _take(TrainingPipeline(_source(), either, seed=5)(stage, 0), 5)
+    assert max(np.count_nonzero(label) for _, labels in pairs for label in labels) == 2
+
+
+def test_a_share_of_cutmix_without_both():
+    with pytest.raises(ValueError, match="cutmix_lambda: expected none with mixing 'either'"):
+        Augmentation(cutmix_lambda=0.85)

@@ -42,6 +42,15 @@ def test_known_widths(filters, nearest, at_least):
     assert scaling.round_filters(filters, "at_least_90_percent") == at_least
 
 
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40))
+def test_groups_divide_and_are_no_smaller_than_asked(channels, filters, group_size):
+    groups = scaling.convolution_groups(channels, filters, group_size)
+    assert channels % groups == 0 and filters % groups == 0
+    assert channels // groups >= min(group_size, channels)
+    more = range(groups + 1, max(channels // group_size, 1) + 1)
+    assert not [n for n in more if channels % n == 0 and filters % n == 0]
+
+
 @pytest.mark.parametrize(
     ("repeats", "depth", "expected"), [(1, 1.1, 2), (5, 1.2, 6), (8, 1.4, 12), (3, 0.5, 2)]
 )

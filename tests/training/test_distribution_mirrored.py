@@ -116,6 +116,17 @@ def test_the_weights_after_two_stages_are_the_same(one_replica, two_replicas):
 
 
 @pytest.mark.slow
+def test_the_clipped_norm_is_that_of_the_global_batch(tmp_path):
+    # The gradients' norm is about 1 here, so most steps are clipped.
+    overrides = ["optimizer.name=sgd", "optimizer.gradient_clip_norm=0.2"]
+    folders = [tmp_path / "one" / "run", tmp_path / "two" / "run"]
+    for replicas, folder in enumerate(folders, start=1):
+        folder.parent.mkdir()
+        _train(folder, replicas, -1, *overrides)
+    _assert_same_weights(*folders)
+
+
+@pytest.mark.slow
 def test_the_reported_losses_and_metrics_are_the_same(one_replica, two_replicas):
     """360 test images in batches of 98: the last 66 fill one replica and a part of the other."""
     for row, expected in zip(two_replicas[1]["rows"], one_replica[1]["rows"], strict=True):

@@ -169,3 +169,70 @@ def test_averages_are_no_weights_of_the_model(tiny_spec):
 def test_an_impossible_decay(decay):
     with pytest.raises(ValueError, match=rf"`decay` must lie in \[0, 1\).*decay={decay}"):
         ExponentialMovingAverage(decay)
+
+
+def _weights_at_epoch_ends(history, steps):
+    return [history.weights[0], *history.weights[steps::steps]]
+
+
+@pytest.mark.parametrize("validates", [False, True])
+def test_averages_over_epochs_by_hand(validates):
+    """The weights of the first epoch, then d = 0.8; batch-norm statistics like the others."""
+    model, history = _model(), _History()
+    ema = ExponentialMovingAverage(0.8, warmup=False, every="epoch")
+    data = {"validation_data": _data(8)} if validates else {}
+    model.fit(*_data(), batch_size=4, epochs=3, callbacks=[ema, history], verbose=0, **data)
+    ends = _weights_at_epoch_ends(history, 5)
+    assert len(ends) == 4
+    expected = _by_hand(ends, lambda epoch: 0.8 if epoch > 1 else 0.0)
+    assert not np.allclose(expected[0], ends[-1][0], atol=1e-4)
+    for weight, average, hand in zip(model.weights, ema.averages, expected, strict=True):
+        np.testing.assert_allclose(
+            average.numpy(), hand, rtol=1e-5, atol=1e-6, err_msg=variable_path(weight)
+        )
+
+
+def test_warm_up_over_epochs():
+    model, history = _model(), _History()
+    ema = ExponentialMovingAverage(0.22, every="epoch")
+    model.fit(*_data(), batch_size=4, epochs=4, callbacks=[ema, history], verbose=0)
+    decays = {1: 0.0, 2: 0.22, 3: 0.22, 4: 0.22}  # 3 / 12 at epoch 2 is over the limit already
+    expected = _by_hand(_weights_at_epoch_ends(history, 5), decays.__getitem__)
+    np.testing.assert_allclose(ema.averages[0].numpy(), expected[0], rtol=1e-5, atol=1e-6)
+    ema, history = ExponentialMovingAverage(0.9, every="epoch"), _History()
+    model.fit(*_data(), batch_size=4, epochs=3, callbacks=[ema, history], verbose=0)
+    decays = {1: 0.0, 2: 3 / 12, 3: 4 / 13}
+    expected = _by_hand(_weights_at_epoch_ends(history, 5), decays.__getitem__)
+    np.testing.assert_allclose(ema.averages[0].numpy(), expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_epochs_validation_uses_its_average():
+    model, history = _model(), _History()
+    ema = ExponentialMovingAverage(0.5, warmup=False, every="epoch")
+    options = {"batch_size": 4, "epochs": 2, "callbacks": [ema, history], "verbose": 0}
+    log = model.fit(*_data(), shuffle=False, validation_data=_data(8), **options)
+    model.set_weights([average.numpy() for average in ema.averages])
+    assert log.history["val_loss"][-1] == pytest.approx(
+        model.evaluate(*_data(8), verbose=0), rel=1e-4
+    )
+
+
+def test_without_averaging_the_averages_are_the_weights():
+    for every in ("step", "epoch"):
+        model = _model()
+        ema = ExponentialMovingAverage(0.9, warmup=False, every=every)
+        model.fit(*_data(), batch_size=4, epochs=2, callbacks=[ema], verbose=0)
+        averages = [average.numpy() for average in ema.averages]
+        assert not np.array_equal(averages[0], model.get_weights()[0])
+        ema.adopt()
+        np.testing.assert_array_equal(model.get_weights()[0], averages[0])
+        ema.averaging = False
+        model.fit(*_data(), batch_size=4, epochs=2, callbacks=[ema], verbose=0)
+        assert not np.array_equal(ema.averages[0].numpy(), averages[0])
+        for average, weight in zip(ema.averages, model.get_weights(), strict=True):
+            np.testing.assert_allclose(average.numpy(), weight, atol=1e-7)
+
+
+def test_an_unknown_interval():
+    with pytest.raises(ValueError, match="`every` must be 'step' or 'epoch'.*'batch'"):
+        ExponentialMovingAverage(0.9, every="batch")

@@ -15,7 +15,7 @@ import pytest
 
 from effnetv2_tf.errors import RunStopped, TrainingFailure
 from effnetv2_tf.training.checkpoints import CheckpointFolder
-from effnetv2_tf.training.isolated_run import train_isolated
+from effnetv2_tf.training.isolated_run import Limits, run_isolated, train_isolated
 from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
 
 RECIPE = parse_recipe(
@@ -68,7 +68,7 @@ def test_a_process_that_is_asked_to_stop_is_no_failure(tmp_path):
 PARENT = """
 import multiprocessing, sys, threading
 from effnetv2_tf.errors import RunStopped
-from effnetv2_tf.training.isolated_run import train_isolated
+from effnetv2_tf.training.isolated_run import Limits, run_isolated, train_isolated
 from effnetv2_tf.training.recipe_files import load_recipe
 from pathlib import Path
 
@@ -124,3 +124,47 @@ def test_sigterm_is_passed_on_and_the_run_saves_its_work(tmp_path):
     assert parent.returncode == 0
     step = int(re.search(r"Stopped by SIGTERM after step (\d+); a checkpoint", said)[1])
     assert CheckpointFolder(tmp_path / "run" / "checkpoints").latest().step == step
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Pieces of work in a module that the fresh process can import."""
+    (tmp_path / "pieces_of_work.py").write_text(
+        "import time\n"
+        "def tells(first, tell):\n    tell(first)\n    tell(first + 1)\n    return first + 2\n"
+        "def goes_on(tell):\n    tell('begun')\n    time.sleep(600)\n"
+        "def takes_memory(tell):\n    kept = bytearray(300 * 2**20)\n    time.sleep(600)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import pieces_of_work
+
+    yield pieces_of_work
+    del sys.modules["pieces_of_work"]
+
+
+def test_work_tells_and_returns(work, tmp_path):
+    heard = []
+    assert run_isolated(work.tells, (1,), tmp_path, listen=heard.append) == 3
+    assert heard == [1, 2]
+
+
+def test_work_over_its_time_is_ended(work, tmp_path):
+    with pytest.raises(TrainingFailure, match=r"ended after its time limit of 0\.5 s"):
+        run_isolated(work.goes_on, (), tmp_path, limits=Limits(seconds=0.5))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+def test_work_over_its_memory_is_ended(work, tmp_path):
+    limit = Limits(seconds=60, memory_bytes=250 * 2**20)
+    with pytest.raises(TrainingFailure, match=r"GiB of memory in use, over its limit of 0\.24 GiB"):
+        run_isolated(work.takes_memory, (), tmp_path, limits=limit)
+
+
+def test_who_listens_may_end_the_work(work, tmp_path):
+    def listen(news):
+        raise LookupError(news)
+
+    with pytest.raises(LookupError, match="begun"):
+        run_isolated(work.goes_on, (), tmp_path, listen=listen)
+    assert not multiprocessing.active_children()

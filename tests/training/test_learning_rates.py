@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from effnetv2_tf.training.learning_rates import WarmUpDecay
+from effnetv2_tf.training.learning_rates import FollowedBy, WarmUpDecay
 from effnetv2_tf.training.schedule import StageSchedule
 
 STEPS = 312  # an epoch of ImageNet at batch 4096
@@ -105,3 +105,15 @@ def test_config_round_trip(decay):
 def test_an_unknown_decay():
     with pytest.raises(ValueError, match=r"'exponential', 'cosine' or 'constant'.*'linear'"):
         _rate("linear")
+
+
+def test_one_schedule_after_another():
+    first = WarmUpDecay(0.016, "constant", [(100, 10, 256)], warmup_epochs=2)
+    second = WarmUpDecay(0.001, "cosine", [(20, 10, 256)])
+    rate = FollowedBy(first, 100, second)
+    expected = {0: 0.0, 10: 0.008, 99: 0.016, 100: 0.001, 110: 0.0005, 120: 0.0}
+    for step, value in expected.items():
+        assert float(rate(step)) == pytest.approx(value, abs=1e-9), step
+    again = FollowedBy.from_config(rate.get_config())
+    for step in expected:
+        assert float(again(step)) == float(rate(step))

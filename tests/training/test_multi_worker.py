@@ -282,7 +282,7 @@ def test_sigterm_at_one_worker_stops_all_with_a_checkpoint(recipe, tmp_path, on_
 
 
 def test_workers_that_do_not_share_the_folder_are_refused(recipe, tmp_path):
-    run = Run(recipe, tmp_path / "run").start(workers=2, act_at=3, signal_number=signal.SIGTERM)
+    run = Run(recipe, tmp_path / "run").start(workers=2, act_at=1, signal_number=signal.SIGTERM)
     apart = Run(recipe, tmp_path / "run")
     original = apart._start_worker
 
@@ -294,5 +294,5 @@ def test_workers_that_do_not_share_the_folder_are_refused(recipe, tmp_path):
     apart.start(workers=2)
     assert apart.codes == [1, 1]
     for error in apart.errors:
-        assert "the workers see different checkpoints: worker 0 at step 3, worker 1 at" in error
+        assert "the workers see different checkpoints: worker 0 at step 1, worker 1 at" in error
         assert "--model_dir must be a folder that all workers share" in error

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_tf import SGD, AdamW, RMSProp
-from effnetv2_tf.keras_compat import KERAS_3, tf_variable
+from effnetv2_tf.keras_compat import KERAS_3, tf_variable, variable_path
+from effnetv2_tf.models.layers import ProxyNorm
 from effnetv2_tf.training.learning_rates import WarmUpDecay
 from effnetv2_tf.training.optimizers import with_coupled_l2
 
@@ -108,6 +109,20 @@ def test_l2_acts_on_kernels_only():
     for shape, old, variable in zip(SHAPES, before, variables, strict=True):
         factor = 1 - 0.1 * 0.5 if len(shape) >= 2 else 1.0
         np.testing.assert_allclose(variable.numpy(), old * factor, rtol=1e-6)
+
+
+def test_l2_of_norms_acts_on_the_proxys_parameters_only():
+    """On beta~ and gamma~ of arXiv 2106.03743, not on gamma and beta."""
+    inputs = keras.Input((4, 4, 6))
+    model = keras.Model(inputs, ProxyNorm("silu", name="norm")(inputs))
+    variables = model.trainable_variables
+    for variable in variables:
+        variable.assign(np.full(6, 2.0, "float32"))
+    optimizer = SGD(0.1, momentum=0.0, l2=0.5)
+    optimizer.apply_gradients([(tf.zeros(6), variable) for variable in variables])
+    values = {variable_path(v).rpartition("/")[2]: v.numpy()[0] for v in variables}
+    decayed = pytest.approx(2.0 * (1 - 0.1 * 0.5))
+    assert values == {"gamma": 2.0, "beta": 2.0, "proxy_gamma": decayed, "proxy_beta": decayed}
 
 
 @pytest.mark.skipif(not hasattr(keras.optimizers.Optimizer, "apply"), reason="Keras 3")

@@ -194,3 +194,15 @@ def test_errors_name_the_argument(changes, message):
 def test_a_negative_step_is_refused():
     with pytest.raises(ValueError, match=re.escape("`step` must be >= 0. Received: step=-1")):
         _schedule().position(-1)
+
+
+def test_fine_tuning_is_one_more_stage_without_augmentation():
+    strengths = Regularization(10, 0.2, None, 0.3, 0.1)
+    schedule = _schedule(end=strengths, num_stages=2).with_fine_tuning(384, 3)
+    before, stage = schedule.stages[1:]
+    assert (stage.index, stage.image_size, stage.preprocessing) == (2, 384, "evaluation")
+    assert stage.regularization == Regularization(0, 0, None, 0.3, 0.1)
+    assert (stage.first_epoch, stage.epochs, stage.batch_size) == (8, 3, before.batch_size)
+    assert (stage.first_step, schedule.total_steps) == (before.last_step, 11 * 10)
+    assert schedule.position(85).stage == stage
+    assert {s.preprocessing for s in schedule.stages[:2]} == {"training"}

@@ -138,7 +138,7 @@ def test_the_averages_compile():
     ema.build(model)
     before = [average.numpy() for average in ema.averages]
     _step(model, jit_compile=False)(*_batch(32))
-    tf.function(ema._update_replica, jit_compile=True, autograph=False)()
+    tf.function(ema._update_replica, jit_compile=True, autograph=False)(tf.constant(0.9))
     share = 1 - 2 / 11  # of the weights after step 1: d = (1 + 1) / (10 + 1)
     for average, old, weight in zip(ema.averages, before, model.get_weights(), strict=True):
         np.testing.assert_allclose(average.numpy(), old + share * (weight - old), atol=1e-5)

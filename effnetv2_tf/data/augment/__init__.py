@@ -10,7 +10,12 @@ from effnetv2_tf.data.augment.crops import (
     sample_crop_window,
 )
 from effnetv2_tf.data.augment.cutout import Cutout
-from effnetv2_tf.data.augment.mixing import cutmix, mixup, mixup_and_cutmix
+from effnetv2_tf.data.augment.mixing import (
+    cutmix,
+    mixup,
+    mixup_and_cutmix,
+    mixup_then_cutmix,
+)
 from effnetv2_tf.data.augment.randaugment import RandAugment
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "decode_and_random_crop",
     "mixup",
     "mixup_and_cutmix",
+    "mixup_then_cutmix",
     "pad_and_random_crop",
     "random_crop_and_resize",
     "random_flip",

@@ -39,6 +39,7 @@ class FashionMnistSource(ArraySource):
             dataset-fashion-mnist.
         validation_examples: how many images, the last of the training files, to take out of
             "train" and to give to "validation".
+        train_examples: how many of the remaining images, the first ones, "train" has; None for all.
         shard: (index, count) of this worker, see `Source`.
 
     Raises:
@@ -51,6 +52,7 @@ class FashionMnistSource(ArraySource):
         directory: str | Path | None = None,
         *,
         validation_examples: int = 0,
+        train_examples: int | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         check_choice("split", split, SPLITS, path="fashion_mnist")
@@ -59,6 +61,15 @@ class FashionMnistSource(ArraySource):
         if split != "test":
             chosen = _training_part(split, len(images), validation_examples)
             images, labels = images[chosen], labels[chosen]
+        if split == "train" and train_examples is not None:
+            if not 1 <= train_examples <= len(images):
+                raise DataError(
+                    "impossible train_examples",
+                    expected=f"1 .. {len(images)}",
+                    received=str(train_examples),
+                    path="fashion_mnist",
+                )
+            images, labels = images[:train_examples], labels[:train_examples]
         super().__init__(images, labels, CLASS_NAMES, f"fashion_mnist/{split}", shard=shard)
 
 

@@ -17,13 +17,15 @@ class FusedMBConv(ResidualBlock):
 
     EfficientNetV2, figure 2, right: MBConv's expanding and depthwise convolutions become one
     dense convolution. With expansion 1 a single k x k convolution, normalised and activated,
-    is the whole branch. Arguments and shapes: `ResidualBlock`.
+    is the whole branch. With a group size the k x k convolution is a group convolution.
+    Arguments and shapes: `ResidualBlock`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         fused_filters = self.expanded_filters if self.expansion != 1 else self.filters
-        self.fused = self._conv(fused_filters, self.kernel_size, self.stride, "fused")
+        spatial_conv = self._conv if self.group_size is None else self._group_conv
+        self.fused = spatial_conv(fused_filters, self.kernel_size, self.stride, "fused")
         self.fused_norm = self._norm("fused_norm", self.activation)
         self.squeeze_excite = self._squeeze_excite() if self.expansion != 1 else None
         self.project = self.project_norm = None

@@ -17,8 +17,9 @@ class MBConv(ResidualBlock):
     """1x1 expand, depthwise k x k, squeeze-excite, 1x1 project; skip where shapes allow.
 
     EfficientNetV2, figure 2, left (MobileNetV2 and MnasNet before it). Every convolution is
-    followed by batch normalisation, all but the last by the activation. With expansion 1
-    there is no expanding convolution. Arguments and shapes: `ResidualBlock`.
+    followed by a normalisation, all but the last by the activation. With expansion 1
+    there is no expanding convolution. With a group size a group convolution takes the
+    depthwise one's place (arXiv 2106.03640). Arguments and shapes: `ResidualBlock`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -27,27 +28,43 @@ class MBConv(ResidualBlock):
         if self.expansion != 1:
             self.expand = self._conv(self.expanded_filters, 1, 1, "expand")
             self.expand_norm = self._norm("expand_norm", self.activation)
-        self.depthwise = keras.layers.DepthwiseConv2D(
+        self.depthwise = self.depthwise_norm = None
+        self.group_conv = self.group_conv_norm = None
+        if self.group_size is None:
+            self.depthwise = self._depthwise_conv("depthwise")
+            self.depthwise_norm = self._norm("depthwise_norm", self.activation)
+        else:
+            self.group_conv = self._group_conv(
+                self.expanded_filters, self.kernel_size, self.stride, "group_conv"
+            )
+            self.group_conv_norm = self._norm("group_conv_norm", self.activation)
+        self.squeeze_excite = self._squeeze_excite()
+        self.project = self._conv(self.filters, 1, 1, "project")
+        self.project_norm = self._norm("project_norm")
+
+    def _depthwise_conv(self, name: str) -> keras.layers.Layer:
+        return keras.layers.DepthwiseConv2D(
             self.kernel_size,
             strides=self.stride,
             padding="same" if self.pad is None else "valid",
             use_bias=False,
             depthwise_initializer=conv_initializer(),
             dtype=self.dtype_policy,
-            name="depthwise",
+            name=name,
         )
-        self.depthwise_norm = self._norm("depthwise_norm", self.activation)
-        self.squeeze_excite = self._squeeze_excite()
-        self.project = self._conv(self.filters, 1, 1, "project")
-        self.project_norm = self._norm("project_norm")
+
+    def _spatial(self) -> tuple[keras.layers.Layer, keras.layers.Layer]:
+        """The depthwise or group convolution and its norm."""
+        if self.group_size is None:
+            return self.depthwise, self.depthwise_norm
+        return self.group_conv, self.group_conv_norm
 
     def branch(self) -> list[keras.layers.Layer]:
         layers = [
             self.expand,
             self.expand_norm,
             self.pad,
-            self.depthwise,
-            self.depthwise_norm,
+            *self._spatial(),
             self.squeeze_excite,
             self.project,
             self.project_norm,
@@ -61,8 +78,9 @@ class MBConv(ResidualBlock):
             x = self.expand_norm(x, training=training)
         if self.pad is not None:
             x = self.pad(x)
-        x = self.depthwise(x)  # (b, h / stride, w / stride, expanded)
-        x = self.depthwise_norm(x, training=training)
+        spatial, spatial_norm = self._spatial()
+        x = spatial(x)  # (b, h / stride, w / stride, expanded)
+        x = spatial_norm(x, training=training)
         if self.squeeze_excite is not None:
             x = self.squeeze_excite(x)
         x = self.project(x)  # (b, h / stride, w / stride, filters)

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.models.layers.batch_norm import BatchNorm
+from effnetv2_tf.models.layers.group_conv import GroupConv2D
 from effnetv2_tf.models.layers.initializers import conv_initializer
+from effnetv2_tf.models.layers.norms import NormFactory
 from effnetv2_tf.models.layers.padding import symmetric_padding
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
 from effnetv2_tf.models.layers.squeeze_excite import SqueezeExcite
@@ -30,8 +31,12 @@ class ResidualBlock(keras_compat.Layer):
       se_ratio: squeeze-excite's width over `input_filters`; 0 for none.
       drop_path_rate: probability of dropping the branch in training.
       activation: name of a Keras activation.
+      group_size: channels per group of the spatial convolution; None for the block's own.
+      normalization: `"batch"`, `"group"` or `"layer"`.
+      normalization_groups: number of groups of `"group"`.
+      proxy_normalization: whether activations are proxy-normalised, see `ProxyNorm`.
       batch_norm_momentum: share of the old moving statistics kept at each step.
-      batch_norm_epsilon: added to the variance.
+      batch_norm_epsilon: added to the variance, by the other norms too.
       padding: of strided convolutions, `"same"` or `"symmetric"`, see `specs.NetworkSpec`.
       synchronized: whether replicas share batch statistics.
 
@@ -49,6 +54,10 @@ class ResidualBlock(keras_compat.Layer):
         se_ratio: float = 0.0,
         drop_path_rate: float = 0.0,
         activation: str = "silu",
+        group_size: int | None = None,
+        normalization: str = "batch",
+        normalization_groups: int = 4,
+        proxy_normalization: bool = False,
         batch_norm_momentum: float = 0.9,
         batch_norm_epsilon: float = 1e-3,
         padding: str = "same",
@@ -64,11 +73,23 @@ class ResidualBlock(keras_compat.Layer):
         self.se_ratio = se_ratio
         self.drop_path_rate = drop_path_rate
         self.activation = activation
+        self.group_size = group_size
+        self.normalization = normalization
+        self.normalization_groups = normalization_groups
+        self.proxy_normalization = proxy_normalization
         self.batch_norm_momentum = batch_norm_momentum
         self.batch_norm_epsilon = batch_norm_epsilon
         self.padding = padding
         self.synchronized = synchronized
 
+        self._norms = NormFactory(
+            normalization=normalization,
+            groups=normalization_groups,
+            proxy=proxy_normalization,
+            momentum=batch_norm_momentum,
+            epsilon=batch_norm_epsilon,
+            synchronized=synchronized,
+        )
         self.expanded_filters = input_filters * expansion
         # None where the convolution pads itself.
         self.pad = symmetric_padding(kernel_size, stride, padding, self.dtype_policy, "pad")
@@ -93,15 +114,19 @@ class ResidualBlock(keras_compat.Layer):
             name=name,
         )
 
-    def _norm(self, name: str, activation: str | None = None) -> BatchNorm:
-        return BatchNorm(
-            momentum=self.batch_norm_momentum,
-            epsilon=self.batch_norm_epsilon,
-            activation=activation,
-            synchronized=self.synchronized,
+    def _group_conv(self, filters: int, kernel_size: int, stride: int, name: str) -> GroupConv2D:
+        return GroupConv2D(
+            filters,
+            kernel_size,
+            group_size=self.group_size,
+            strides=stride,
+            padding="same" if self.pad is None else "valid",
             dtype=self.dtype_policy,
             name=name,
         )
+
+    def _norm(self, name: str, activation: str | None = None) -> keras.layers.Layer:
+        return self._norms(name, activation, self.dtype_policy)
 
     def _squeeze_excite(self) -> SqueezeExcite | None:
         if not self.se_ratio:
@@ -152,6 +177,10 @@ class ResidualBlock(keras_compat.Layer):
             "se_ratio": self.se_ratio,
             "drop_path_rate": self.drop_path_rate,
             "activation": self.activation,
+            "group_size": self.group_size,
+            "normalization": self.normalization,
+            "normalization_groups": self.normalization_groups,
+            "proxy_normalization": self.proxy_normalization,
             "batch_norm_momentum": self.batch_norm_momentum,
             "batch_norm_epsilon": self.batch_norm_epsilon,
             "padding": self.padding,

@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnetv2_tf.data.augment import cutmix, mixup, mixup_and_cutmix
-from effnetv2_tf.data.augment.mixing import _beta
+from effnetv2_tf.data.augment import cutmix, mixup, mixup_and_cutmix, mixup_then_cutmix
+from effnetv2_tf.data.augment.mixing import _beta, _exponential_shares
 
 SEED = tf.constant([5, 6])
 
@@ -140,6 +140,72 @@ def test_the_combination_equals_its_parts() -> None:
         np.testing.assert_array_equal(mixed_labels, part[1])
 
 
+def test_both_after_one_another_mix_four_images_and_labels() -> None:
+    """Each pixel is the blend that mixup made of its place; labels are its shares of pixels."""
+    batch = 16
+    images = tf.random.stateless_uniform([batch, 12, 12, 3], SEED) * 255
+    labels = tf.eye(batch)
+    blended, blended_labels = mixup(images, labels, 1.0, SEED)
+    mixed, mixed_labels = mixup_then_cutmix(images, labels, 1.0, 1.0, SEED)
+    shares = []
+    for i in range(batch):
+        from_box = (mixed[i].numpy() == blended[i - 2].numpy()).all(axis=-1)
+        from_base = (mixed[i].numpy() == blended[i].numpy()).all(axis=-1)
+        assert (from_box ^ from_base).all(), "a pixel of neither blend, or of both"
+        box = from_box.any(axis=1)[:, None] & from_box.any(axis=0)[None]
+        np.testing.assert_array_equal(from_box, box)
+        own = from_base.mean()
+        expected = own * blended_labels[i].numpy() + (1 - own) * blended_labels[i - 2].numpy()
+        np.testing.assert_allclose(mixed_labels[i], expected, atol=1e-6)
+        assert np.flatnonzero(expected > 0).size <= 4
+        shares.append(own)
+    assert len(set(shares)) > 8
+    assert (np.count_nonzero(mixed_labels.numpy() > 1e-3, axis=1) == 4).sum() > 6
+
+
+def test_both_with_an_alpha_of_0_is_the_other_alone() -> None:
+    images, labels = constant_images(5), tf.eye(5)
+    only_mixup = mixup_then_cutmix(images, labels, 0.4, 0, SEED)
+    for ours, theirs in zip(only_mixup, mixup(images, labels, 0.4, SEED), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    pasted, _ = mixup_then_cutmix(images, labels, 0, 1.0, SEED)
+    for i, image in enumerate(pasted.numpy()):
+        assert set(np.unique(image)) <= {i, (i - 2) % 5}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_both_in_the_smallest_batches(batch: int) -> None:
+    labels = tf.eye(batch)
+    mixed, mixed_labels = mixup_then_cutmix(constant_images(batch), labels, 0, 1.0, SEED)
+    for i, image in enumerate(mixed.numpy()):
+        assert set(np.unique(image)) <= {i, (i - 1) % batch}
+        other = (image == (i - 1) % batch).mean() if batch > 1 else 0.0
+        assert mixed_labels[i, i].numpy() == pytest.approx(1 - other, abs=1e-6)
+
+
+def test_graphcores_shares() -> None:
+    """P(no box) = 1.55 lambda - 0.96; else the mean is 1 - (1 - 4 e^-4 / (1 - e^-4)) / 4."""
+    shares = _exponential_shares(tf.constant(40_000), 0.85, SEED).numpy()
+    assert shares.min() >= 0 and shares.max() <= 1
+    assert (shares == 1).mean() == pytest.approx(1.55 * 0.85 - 0.96, abs=0.01)
+    boxes = shares[shares < 1]
+    assert boxes.mean() == pytest.approx(1 - (1 - 4 / (np.exp(4) - 1)) / 4, abs=0.005)
+    assert (boxes < 0.5).mean() == pytest.approx(
+        (np.exp(-2) - np.exp(-4)) / (1 - np.exp(-4)), abs=0.01
+    )
+    assert shares.mean() == pytest.approx(0.851, abs=0.005)
+
+
+def test_graphcores_boxes_lie_wholly_inside() -> None:
+    """A clipped box would cover less than its share."""
+    images, labels = constant_images(256, 40, 40), tf.eye(256)
+    shares = _exponential_shares(tf.constant(256), 0.85, SEED).numpy()
+    _, mixed_labels = mixup_then_cutmix(images, labels, 0, 0, SEED, cutmix_lambda=0.85)
+    side = np.round(np.sqrt(1 - shares) * 40)
+    own = tf.linalg.diag_part(mixed_labels).numpy()
+    np.testing.assert_allclose(own, 1 - side**2 / 40**2, atol=1e-6)
+
+
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 5),
@@ -175,6 +241,19 @@ def test_unknown_sizes_equal_eager(mix) -> None:
     assert combined.get_concrete_function().outputs[0].shape.as_list() == [None, None, None, 3]
 
 
+@pytest.mark.parametrize("options", [{}, {"cutmix_lambda": 0.85}], ids=["beta", "graphcore"])
+def test_both_with_unknown_sizes_equal_eager(options) -> None:
+    images, labels = tf.random.stateless_uniform([6, 5, 7, 3], SEED), tf.eye(6)
+    signature = [tf.TensorSpec([None, None, None, 3]), tf.TensorSpec([None, 6])]
+
+    def mix(x, y):
+        return mixup_then_cutmix(x, y, 0.7, 0.7, SEED, **options)
+
+    in_graph = tf.function(mix, input_signature=signature)
+    for first, second in zip(in_graph(images, labels), mix(images, labels), strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -184,6 +263,11 @@ def test_unknown_sizes_equal_eager(mix) -> None:
             lambda x, y: mixup_and_cutmix(x, y, 0.1, 0.1, SEED, cutmix_probability=1.5),
             "cutmix_probability must be a finite number between 0.0 and 1.0, received 1.5",
         ),
+        (
+            lambda x, y: mixup_then_cutmix(x, y, 0.1, 0.1, SEED, cutmix_lambda=1.5),
+            "mixup_then_cutmix: cutmix_lambda must be .* received 1.5",
+        ),
+        (lambda x, y: mixup_then_cutmix(x, y, -1, 0.1, SEED), "mixup_then_cutmix: mixup_alpha"),
         (lambda x, y: mixup(x[0], y, 0.1, SEED), r"images must be a float .* \(6, 8, 3\)"),
         (lambda x, y: mixup(tf.cast(x, tf.uint8), y, 0.1, SEED), "received dtype uint8"),
         (lambda x, y: cutmix(x, tf.argmax(y, 1), 0.1, SEED), "labels must be a float tensor"),

@@ -66,6 +66,19 @@ def test_impossible_validation_examples(folder, split, count):
         FashionMnistSource(split, folder, validation_examples=count)
 
 
+def test_train_examples_are_the_first(folder):
+    train = FashionMnistSource("train", folder, validation_examples=4, train_examples=3)
+    validation = FashionMnistSource("validation", folder, validation_examples=4, train_examples=3)
+    assert [v for v, _ in _values(train)] == [0, 1, 2]
+    assert [v for v, _ in _values(validation)] == [26, 27, 28, 29]
+
+
+@pytest.mark.parametrize("count", [0, 27])
+def test_impossible_train_examples(folder, count):
+    with pytest.raises(DataError, match=rf"train_examples: expected 1 \.\. 26.*received {count}"):
+        FashionMnistSource("train", folder, validation_examples=4, train_examples=count)
+
+
 def test_missing_files_name_package_and_files(tmp_path):
     with pytest.raises(DataError) as caught:
         FashionMnistSource("train", tmp_path / "nowhere")

@@ -1,0 +1,129 @@
+"""The optimizers of tensorflow-addons by name, and what to use where it does not work.
+
+Its last release, 0.23, needs TensorFlow 2.15 and Keras 2.15: `pip install 'effnetv2_tf[addons]'`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.keras_compat import tf_variable
+from effnetv2_tf.training.ema import ExponentialMovingAverage
+from effnetv2_tf.training.optimizers import with_coupled_l2
+
+# Name in tensorflow-addons: what a recipe for the newest Keras says instead. COCOB is left out,
+# which takes no learning rate, and MultiOptimizer, which is made of layers.
+REPLACEMENTS: Mapping[str, str] = {
+    "AdaBelief": "optimizer.name=adamw",
+    "ConditionalGradient": "optimizer.name=sgd with optimizer.gradient_clip_norm",
+    "LAMB": "optimizer.name=Lamb",
+    "LazyAdam": "optimizer.name=Adam",
+    "Lookahead": "the inner optimizer with training.ema_decay",
+    "MovingAverage": "the inner optimizer with training.ema_decay",
+    "NovoGrad": "optimizer.name=Lamb",
+    "ProximalAdagrad": "optimizer.name=Adagrad or Ftrl",
+    "RectifiedAdam": "optimizer.name=adamw with learning_rate.warmup_epochs",
+    "SGDW": "optimizer.name=sgd with optimizer.l2, or SGD with optimizer.weight_decay",
+    "SWA": "the inner optimizer with training.ema_decay and ema_every=epoch",
+    "Yogi": "optimizer.name=Adam",
+}
+WRAPPERS = ("Lookahead", "MovingAverage", "SWA")
+_AVERAGE_SLOT = "average"
+
+
+def addons_optimizer_name(name: str) -> str | None:
+    """The name in tensorflow-addons, whatever the case of `name`; None if it has none such."""
+    by_lower_case = {known.lower(): known for known in REPLACEMENTS}
+    return by_lower_case.get(name.lower())
+
+
+def addons_optimizer(name: str, options: Mapping[str, Any]) -> Any:
+    """An optimizer of tensorflow-addons.
+
+    Args:
+      name: a key of `REPLACEMENTS`.
+      options: of the constructor. For `WRAPPERS`, `optimizer` names the inner one, alone or
+        as a mapping of `name` and its options, and the learning rate and the weight decay are
+        the inner one's.
+
+      `l2` is that of `optimizers.CoupledL2`.
+
+    Raises:
+      UsageError: if tensorflow-addons cannot be imported, or for an unknown inner optimizer.
+      TypeError, ValueError: for options that the optimizer does not take.
+    """
+    classes = _import_optimizers(name)
+    optimizer_class = with_coupled_l2(getattr(classes, name))
+    own = dict(options)
+    if name in WRAPPERS:
+        inner = own.pop("optimizer", None)
+        shared = {key: own.pop(key) for key in ("learning_rate", "weight_decay") if key in own}
+        own["optimizer"] = _inner_optimizer(classes, name, inner, shared)
+    return optimizer_class(**own)
+
+
+def _import_optimizers(name: str) -> Any:
+    try:
+        return importlib.import_module("tensorflow_addons").optimizers
+    except ImportError as error:
+        raise UsageError(
+            f"optimizer.name: {name} is an optimizer of tensorflow-addons, which needs "
+            f"TensorFlow 2.15; use {REPLACEMENTS[name]}, or install that stack with "
+            "pip install 'effnetv2_tf[addons]' under Python 3.10 or 3.11"
+        ) from error
+
+
+def _inner_optimizer(classes: Any, wrapper: str, inner: Any, options: dict[str, Any]) -> Any:
+    """The optimizer that a wrapper wraps: addons' or one of Keras's older ones, which it needs."""
+    if isinstance(inner, Mapping):
+        options = {**options, **inner}
+        inner = options.pop("name", None)
+    legacy = keras.optimizers.legacy
+    names = [name for name in REPLACEMENTS if name not in WRAPPERS]
+    names += [name for name in vars(legacy) if isinstance(getattr(legacy, name), type)]
+    by_lower_case = {name.lower(): name for name in names}
+    if not isinstance(inner, str) or inner.lower() not in by_lower_case:
+        hint = suggestion(str(inner), names) or f"; known: {', '.join(sorted(names))}"
+        raise UsageError(
+            f"optimizer.options.optimizer: expected the name of the optimizer that {wrapper} "
+            f"wraps, received {inner!r}{hint}"
+        )
+    name = by_lower_case[inner.lower()]
+    return getattr(classes if name in REPLACEMENTS else legacy, name)(**options)
+
+
+class OptimizerAverages(ExponentialMovingAverage):
+    """The averages that MovingAverage and SWA of tensorflow-addons keep; validation uses them.
+
+    In place of `ExponentialMovingAverage`, whose methods it has. The optimizer averages the
+    trainable weights alone; batch normalisation's statistics stay those of the last step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(decay=0.0)
+
+    def build(self, model: keras.Model) -> None:
+        """Finds the optimizer's averages, once."""
+        if self.averages:
+            return
+        self.set_model(model)
+        self._weights = [tf_variable(weight) for weight in model.trainable_variables]
+        self.averages = [model.optimizer.get_slot(w, _AVERAGE_SLOT) for w in self._weights]
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Nothing: the optimizer has averaged already."""
+
+    @property
+    def variables(self) -> list:
+        """None besides the optimizer's."""
+        return []
+
+
+def keeps_averages(optimizer: Any) -> bool:
+    """Whether an optimizer averages the weights itself, as MovingAverage and SWA do."""
+    return hasattr(optimizer, "assign_average_vars")
