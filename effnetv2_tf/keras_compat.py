@@ -100,9 +100,12 @@ def tf_variable(variable: Any) -> tf.Variable:
 
 
 def variable_path(variable: Any) -> str:
-    """The name of a model's variable with the layers it lies in, e.g. `block1a/project/kernel`."""
+    """The name of a model's variable with the layers it lies in, e.g. `block1a/project/kernel`.
+
+    It is Keras 3's on both stacks.
+    """
     path = getattr(variable, "path", None) or variable.name
-    return str(path).removesuffix(":0")
+    return str(path).removesuffix(":0").replace("/depthwise_kernel", "/kernel")
 
 
 def build_within(layer: Any, input_shape: Any) -> None:
@@ -162,6 +165,40 @@ def optimizer_variables(optimizer: Any) -> list:
     return found
 
 
+def named_optimizer_variables(optimizer: Any, weights: list) -> dict[str, Any]:
+    """An optimizer's variables by names that both stacks give; the learning rate is left out.
+
+    Args:
+      optimizer: built for `weights`.
+      weights: that it trains.
+
+    Returns:
+      `iterations`; the slots of each weight, e.g. `velocities/block1a/project/kernel`; numbers
+      from `0000` on for whatever else it has (all slots of Keras's older optimizers).
+    """
+    paths = [variable_path(weight) for weight in weights]
+    named = {"iterations": optimizer.iterations}
+    for attribute, value in sorted(vars(optimizer).items()):
+        if _are_slots(value, weights):
+            slot = attribute.strip("_")
+            named |= {f"{slot}/{path}": v for path, v in zip(paths, value, strict=True)}
+    rates = [getattr(optimizer, f"{name}learning_rate", None) for name in ("_current_", "_")]
+    left_out = [*named.values(), *(rate for rate in rates if hasattr(rate, "assign"))]
+    known = {id(tf_variable(variable)) for variable in left_out}
+    others = [v for v in optimizer_variables(optimizer) if id(tf_variable(v)) not in known]
+    return named | {f"{index:04d}": variable for index, variable in enumerate(others)}
+
+
+def _are_slots(value: Any, weights: list) -> bool:
+    """Whether `value` holds one variable for each of `weights`, other than the weight itself."""
+    if not isinstance(value, (list, tuple)) or len(value) != len(weights):
+        return False
+    return all(
+        hasattr(slot, "assign") and slot is not weight and tuple(slot.shape) == tuple(weight.shape)
+        for slot, weight in zip(value, weights, strict=True)
+    )
+
+
 def steps_made(optimizer: Any) -> int:
     """The optimizer's step counter, also when a strategy mirrors it."""
     return int(tf_variable(optimizer.iterations).numpy())
@@ -198,6 +235,16 @@ def build_metrics(model: keras.Model, outputs: tf.Tensor) -> None:
     else:
         model.compiled_loss.build(outputs)
         model.compiled_metrics.build(outputs, outputs)
+
+
+def named_metric_variables(model: keras.Model) -> dict[str, Any]:
+    """The variables of a compiled model's metrics by name, e.g. `accuracy/0`."""
+    metrics = [inner for metric in model.metrics for inner in getattr(metric, "metrics", [metric])]
+    return {
+        f"{metric.name}/{index}": variable
+        for metric in metrics
+        for index, variable in enumerate(metric.variables)
+    }
 
 
 def random_state_variables(model: keras.Model) -> list:

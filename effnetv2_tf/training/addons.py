@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from effnetv2_tf.errors import UsageError, suggestion
-from effnetv2_tf.keras_compat import tf_variable
+from effnetv2_tf.keras_compat import tf_variable, variable_path
 from effnetv2_tf.training.ema import ExponentialMovingAverage
 from effnetv2_tf.training.optimizers import with_coupled_l2
 
@@ -113,15 +113,16 @@ class OptimizerAverages(ExponentialMovingAverage):
             return
         self.set_model(model)
         self._weights = [tf_variable(weight) for weight in model.trainable_variables]
+        self._names = [variable_path(weight) for weight in model.trainable_variables]
         self.averages = [model.optimizer.get_slot(w, _AVERAGE_SLOT) for w in self._weights]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Nothing: the optimizer has averaged already."""
 
     @property
-    def variables(self) -> list:
-        """None besides the optimizer's."""
-        return []
+    def named_variables(self) -> dict[str, Any]:
+        """The averages, so that a checkpoint has them under names as well as as slots."""
+        return dict(zip(self._names, self.averages, strict=True))
 
 
 def keeps_averages(optimizer: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from effnetv2_tf.keras_compat import tf_variable
+from effnetv2_tf.keras_compat import tf_variable, variable_path
 
 
 class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
@@ -63,6 +63,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self.set_model(model)
         self._weights = [tf_variable(weight) for weight in model.weights]
+        self._names = [variable_path(weight) for weight in model.weights]
         # Every replica averages its own copy of the weights, which are alike, and so need not
         # tell the others.
         own_copy: dict[str, Any] = {
@@ -124,9 +125,10 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self._adopt()
 
     @property
-    def variables(self) -> list[tf.Variable]:
-        """What a checkpoint needs to go on averaging."""
-        return [self._last_step, *self.averages]
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """What a checkpoint needs to go on averaging: the averages under their weights' names."""
+        averages = dict(zip(self._names, self.averages, strict=True))
+        return {"last_step": self._last_step, **averages}
 
     def _end_epoch(self) -> None:
         """Averages the weights of an epoch; done twice, or without a step made, it is nothing."""

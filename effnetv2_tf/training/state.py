@@ -55,16 +55,18 @@ class TrainingState:
 
     def _variables(self) -> dict[str, tf.Variable]:
         model = self._model
-        groups: dict[str, list] = {
-            "optimizer": keras_compat.optimizer_variables(model.optimizer),
-            "ema": self._ema.variables if self._ema else [],
-            "random": keras_compat.random_state_variables(model),
-            "metric": [v for metric in model.metrics for v in metric.variables],
+        random = enumerate(keras_compat.random_state_variables(model))
+        groups: dict[str, Mapping[str, Any]] = {
+            "optimizer": keras_compat.named_optimizer_variables(
+                model.optimizer, model.trainable_variables
+            ),
+            "ema": self._ema.named_variables if self._ema else {},
+            "random": {f"{index:04d}": variable for index, variable in random},
+            "metric": keras_compat.named_metric_variables(model),
         }
         named = weights_by_name(model)
         for group, variables in groups.items():
-            for index, variable in enumerate(variables):
-                named[f"{group}/{index:04d}"] = tf_variable(variable)
+            named |= {f"{group}/{name}": tf_variable(v) for name, v in variables.items()}
         return named
 
 
@@ -78,11 +80,12 @@ def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
 
 def averaged_weights(arrays: Mapping[str, np.ndarray], model: keras.Model) -> dict[str, np.ndarray]:
     """A checkpoint's weights for inference: the averages if it has them, else the raw ones."""
-    names = list(weights_by_name(model))
-    averages = sorted(name for name in arrays if name.startswith("ema/"))[1:]
-    if not averages:
-        return {name: arrays[name] for name in names if name in arrays}
-    return dict(zip(names, (arrays[name] for name in averages), strict=False))
+    values = {}
+    for name in weights_by_name(model):
+        average = name.replace("model/", "ema/", 1)
+        if average in arrays or name in arrays:
+            values[name] = arrays[average if average in arrays else name]
+    return values
 
 
 def load_for_inference(

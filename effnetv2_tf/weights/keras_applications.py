@@ -109,8 +109,7 @@ def read_model(source_model: keras.Model) -> WeightFile:
 
 
 def _variable_name(variable: Any) -> str:
-    name = keras_compat.variable_path(variable).rsplit("/", 1)[-1]
-    return "kernel" if name == "depthwise_kernel" else name
+    return keras_compat.variable_path(variable).rsplit("/", 1)[-1]
 
 
 def _preprocessing_of(source_model: keras.Model) -> Preprocessing | None:

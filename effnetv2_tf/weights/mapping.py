@@ -75,9 +75,7 @@ class _Mismatch(NamedTuple):
 
 def variables_by_path(model: keras.Model) -> dict[str, Any]:
     """The model's weights by their paths, the same under every Keras."""
-    paths = {keras_compat.variable_path(variable): variable for variable in model.weights}
-    # Keras 2 calls a depthwise convolution's kernel by another name than Keras 3.
-    return {path.replace("/depthwise_kernel", "/kernel"): v for path, v in paths.items()}
+    return {keras_compat.variable_path(variable): variable for variable in model.weights}
 
 
 def load_tensors(model: keras.Model, origins: Origins, file: WeightFile) -> WeightReport:

@@ -14,7 +14,7 @@ import keras
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.models.genotypes import NASNET_A
+from effnetv2_tf.models.genotypes import NASNET_A, Cell
 from effnetv2_tf.models.layers import InputNormalization, NASNetCell
 from effnetv2_tf.models.nasnet import build_nasnet
 from effnetv2_tf.models.nasnet_specs import CENTRED_127_5, NASNETS, NASNetSpec
@@ -123,8 +123,7 @@ def read_model(source_model: keras.Model) -> WeightFile:
 
 
 def _variable_name(variable: Any) -> str:
-    name = keras_compat.variable_path(variable).rsplit("/", 1)[-1]
-    return "kernel" if name == "depthwise_kernel" else name
+    return keras_compat.variable_path(variable).rsplit("/", 1)[-1]
 
 
 def _fitting_network(source_model: keras.Model) -> keras.Model:
@@ -285,8 +284,19 @@ def _read_own(path: Path, model: keras.Model, arrays: dict[str, Any]) -> WeightF
             "and top."
         ) from error
     is_whole = zipfile.is_zipfile(path)  # with the layers' configurations
+    if is_whole and _cells(saved) != _cells(model):
+        raise UsageError(
+            f"Weights file {str(path)!r} ({_OWN_SOURCE}) does not fit model {model.name!r}: its "
+            "cells are of another genotype or number. Build the network that was saved."
+        )
+    # By their order: Keras 2 names the variables of a model that it builds anew otherwise.
+    names = list(dict.fromkeys([*variables_by_path(model), *_CLASSIFIER]))
+    names += [f"further variable {number}" for number in range(len(saved.weights) - len(names))]
+    values = {
+        name: keras_compat.tf_variable(variable).numpy()
+        for name, variable in zip(names, saved.weights, strict=False)
+    }
     _, others = hdf5.layer_tensors(arrays)
-    values = {p: keras_compat.tf_variable(v).numpy() for p, v in variables_by_path(saved).items()}
     return WeightFile(
         source=_OWN_SOURCE,
         path=str(path),
@@ -295,6 +305,10 @@ def _read_own(path: Path, model: keras.Model, arrays: dict[str, Any]) -> WeightF
         preprocessing=_saved_preprocessing(saved) if is_whole else None,
         batch_norm_epsilon=saved.get_layer("stem_norm").epsilon if is_whole else None,
     )
+
+
+def _cells(model: keras.Model) -> list[Cell]:
+    return [layer.cell for layer in model.layers if isinstance(layer, NASNetCell)]
 
 
 def _saved_preprocessing(saved: keras.Model) -> Preprocessing | None:

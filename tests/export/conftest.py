@@ -103,8 +103,7 @@ def model_dir(tmp_path) -> Path:
     model = randomized(build.build_model(recipe, 10, 1), 16)
     named = weights_by_name(model)
     arrays = {name: variable.numpy() + 1.0 for name, variable in named.items()}  # raw: useless
-    averages = [np.zeros((), "f"), *(variable.numpy() for variable in named.values())]
-    arrays |= {f"ema/{index:04d}": value for index, value in enumerate(averages)}
+    arrays |= {name.replace("model/", "ema/"): v.numpy() for name, v in named.items()}
     folder = tmp_path / "run"
     folder.mkdir()
     write_text(folder / "recipe.yaml", dump_recipe(recipe))

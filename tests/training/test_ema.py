@@ -161,8 +161,8 @@ def test_averages_are_no_weights_of_the_model(tiny_spec):
     ema = ExponentialMovingAverage(0.9)
     ema.build(model)
     assert model.count_params() == count
-    assert len(ema.variables) == len(model.weights) + 1
-    assert ema.variables[0].dtype == tf.int64
+    assert len(ema.named_variables) == len(model.weights) + 1
+    assert ema.named_variables["last_step"].dtype == tf.int64
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
