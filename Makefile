@@ -2,11 +2,18 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 CONSTRAINTS := constraints.txt
+# TensorFlow 2.15 with tensorflow-addons needs Python 3.10 or 3.11.
+ADDONS_PYTHON ?= $(PYTHON)
+ADDONS_VENV := .venv-addons
+ADDONS_RUN := $(ADDONS_VENV)/bin/python
+ADDONS_CONSTRAINTS := constraints-addons.txt
 
-.PHONY: install install-test train test test-slow test-long lint benchmark clean
+.PHONY: install install-test install-addons train test test-slow test-long test-addons \
+  test-cross-stack lint benchmark clean
 
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test
+install-addons: $(ADDONS_VENV)/installed
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -19,18 +26,29 @@ $(VENV)/installed-test: setup.py $(CONSTRAINTS) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test]'
 	touch $@ $(VENV)/installed
 
+$(ADDONS_VENV)/installed: setup.py $(ADDONS_CONSTRAINTS)
+	$(ADDONS_PYTHON) -m venv $(ADDONS_VENV)
+	$(ADDONS_RUN) -m pip install --quiet --constraint $(ADDONS_CONSTRAINTS) --editable '.[addons,test]'
+	touch $@
+
 train: install
 	$(RUN) -m effnetv2_tf.train --config=configs/quickstart.yaml --model_dir=runs/quickstart
 	$(RUN) -m effnetv2_tf.export --model_dir=runs/quickstart
 
 test: install-test
-	$(RUN) -m pytest -m "not slow and not long"
+	$(RUN) -m pytest -m "not slow and not long and not cross_stack"
 
 test-slow: install-test
 	$(RUN) -m pytest -m slow
 
 test-long: install-test
 	$(RUN) -m pytest -m long
+
+test-addons: install-addons
+	$(ADDONS_RUN) -m pytest -m "not slow and not long and not cross_stack"
+
+test-cross-stack: install-test install-addons
+	EFFNETV2_TF_OTHER_PYTHON=$(CURDIR)/$(ADDONS_RUN) $(RUN) -m pytest -m cross_stack
 
 lint: install-test
 	$(RUN) -m ruff format --check .
@@ -42,4 +60,4 @@ benchmark: install
 	$(RUN) benchmarks/input_pipeline.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(ADDONS_VENV) runs

@@ -72,8 +72,14 @@ def _describe() -> Description | None:
                 raise UsageError(f"--{flag.name}: expected with --model=NAME, received none")
         return None
     from effnetv2_tf.description import describe_spec
-    from effnetv2_tf.models.names import find_spec
+    from effnetv2_tf.models.names import find_nasnet, find_spec
 
+    nasnet = find_nasnet(_MODEL.value)
+    if nasnet is not None:
+        programs.import_tensorflow()
+        from effnetv2_tf.description import describe_nasnet
+
+        return describe_nasnet(nasnet, _IMAGE_SIZE.value)
     try:
         return describe_spec(find_spec(_MODEL.value), _IMAGE_SIZE.value)
     except UsageError as error:

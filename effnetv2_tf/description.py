@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.models.nasnet_specs import NASNetSpec
 from effnetv2_tf.models.specs import NetworkSpec, normalization_text
 from effnetv2_tf.models.stage_costs import ImageSize, StageRow, image_sides, spec_stages, totals
 from effnetv2_tf.reporting.numbers import short_count
@@ -110,6 +111,31 @@ def describe_spec(spec: NetworkSpec, image_size: ImageSize | None = None) -> Des
     )
 
 
+def describe_nasnet(spec: NASNetSpec, image_size: ImageSize | None = None) -> Description:
+    """The NASNet of a spec, with 1000 classes; it is built, which takes seconds.
+
+    Args:
+      spec: of the network.
+      image_size: side in pixels, or (height, width); None for the spec's `eval_size`.
+    """
+    from effnetv2_tf.models.flops import stage_table
+    from effnetv2_tf.models.nasnet import build_nasnet
+
+    sides = image_sides(spec.eval_size if image_size is None else image_size)
+    return Description(
+        name=spec.name,
+        image_size=sides,
+        stages=stage_table(build_nasnet(spec), sides),
+        preprocessing=spec_preprocessing(spec),
+        settings={
+            "trained at": f"{spec.train_size} px",
+            "evaluated at": f"{spec.eval_size} px",
+            "dropout": spec.dropout_rate,
+            "drop path": f"growing to {spec.drop_path_rate:g} at the last cell",
+        },
+    )
+
+
 def describe_run(model_dir: str | Path, image_size: int | None = None) -> Description:
     """The network of a training run.
 
@@ -185,7 +211,7 @@ def _normalization(model: Any) -> dict[str, list[float]] | None:
     return None
 
 
-def spec_preprocessing(spec: NetworkSpec) -> dict[str, Any]:
+def spec_preprocessing(spec: NetworkSpec | NASNetSpec) -> dict[str, Any]:
     """How images are prepared for the network of a spec, as plain values."""
     preprocessing = spec.preprocessing
     return {

@@ -194,7 +194,10 @@ def _squeeze_excite(layer: SqueezeExcite) -> SqueezeExcitation:
 def _activation(layer: Any, norm: Any) -> str:
     """The activation after a convolution and its batch norm, whichever of them has it."""
     owner = layer if norm is None else norm
-    function = keras.activations.get(getattr(owner, "activation", None))  # blocks keep names
+    activation = getattr(owner, "activation", None)
+    if isinstance(activation, str):  # this package's layers keep names
+        return activation
+    function = keras.activations.get(activation)
     name = getattr(function, "__name__", None)
     try:
         if keras.activations.get(name) is function:

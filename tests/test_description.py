@@ -3,9 +3,10 @@
 import keras
 import pytest
 
-from effnetv2_tf.description import describe_file, describe_spec
+from effnetv2_tf.description import describe_file, describe_nasnet, describe_spec
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.families import EFFICIENTNET_B0
+from effnetv2_tf.models.names import find_nasnet
 
 
 def test_a_file(tiny_network, tmp_path):
@@ -52,3 +53,20 @@ def test_a_size_that_is_no_square():
     description = describe_spec(EFFICIENTNET_B0, (64, 96))
     assert description.stages[-2].output_size == (2, 3)
     assert "(x - (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375)" in description.text()
+
+
+@pytest.mark.slow
+def test_a_nasnet():
+    description = describe_nasnet(find_nasnet("NASNetMobile"))
+    assert description.parameters == 5_326_716
+    assert description.image_size == (224, 224)
+    text = description.text()
+    assert "the network computes (x - 127.5) / 127.5" in text
+    row = next(line.split() for line in text.splitlines() if line.startswith("stack3_cell4"))
+    assert row[:4] == ["stack3_cell4", "cell", "7x7", "1056"]
+
+
+def test_names_of_nasnets():
+    for name in ("nasnet-large", "NASNet_Large", "nasnetlarge"):
+        assert find_nasnet(name).name == "nasnet-large"
+    assert find_nasnet("b0") is None

@@ -6,6 +6,7 @@ import re
 
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models.families import SPECS
+from effnetv2_tf.models.nasnet_specs import NASNETS, NASNetSpec
 from effnetv2_tf.models.specs import NetworkSpec
 
 _FAMILY = "efficientnet"
@@ -30,6 +31,12 @@ def find_spec(name: str) -> NetworkSpec:
         hint = suggestion(typed, [*SPECS, *readable]) or f"; known: {', '.join(SPECS)}"
         raise UsageError(f"unknown network {name!r}{hint}")
     return spec
+
+
+def find_nasnet(name: str) -> NASNetSpec | None:
+    """The row of NASNet's family that a name means, typed as `find_spec`'s; None if none."""
+    by_short_name = {_short(known): spec for known, spec in NASNETS.items()}
+    return by_short_name.get(_short(name))
 
 
 def _short(name: str) -> str:

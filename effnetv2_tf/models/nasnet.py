@@ -112,7 +112,7 @@ def without_auxiliary_head(model: keras.Model) -> keras.Model:
             f"`model` must be a network of build_nasnet with its top. Received: model "
             f"{model.name!r}, which has no layer 'classifier'."
         )
-    return EfficientNet(model.inputs, model.get_layer("classifier").output, name=model.name)
+    return EfficientNet(model.input, model.get_layer("classifier").output, name=model.name)
 
 
 class _Cells:

@@ -33,6 +33,7 @@ REPLACEMENTS: Mapping[str, str] = {
     "Yogi": "optimizer.name=Adam",
 }
 WRAPPERS = ("Lookahead", "MovingAverage", "SWA")
+_OF_THE_INNER: tuple[str, ...] = ("learning_rate", "weight_decay")
 _AVERAGE_SLOT = "average"
 
 
@@ -62,7 +63,7 @@ def addons_optimizer(name: str, options: Mapping[str, Any]) -> Any:
     own = dict(options)
     if name in WRAPPERS:
         inner = own.pop("optimizer", None)
-        shared = {key: own.pop(key) for key in ("learning_rate", "weight_decay") if key in own}
+        shared = {key: own.pop(key) for key in _OF_THE_INNER if key in own}
         own["optimizer"] = _inner_optimizer(classes, name, inner, shared)
     return optimizer_class(**own)
 

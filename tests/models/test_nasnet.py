@@ -91,6 +91,7 @@ def test_which_states_a_cell_after_a_reduction_takes(skip_reduction):
     assert cell.previous_size == "double"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem_reductions", [0, 2])
 def test_any_genotype_at_any_size(stem_reductions):
     spec = dataclasses.replace(
@@ -114,20 +115,23 @@ def test_costs_are_those_of_the_built_layers():
     """By hand: the tiny network's first cell, on 32 px."""
     spec = dataclasses.replace(TINY, stem_stride=1)
     rows = {row.name: row for row in stage_table(build_nasnet(spec, classes=2), 32)}
-    # Filters 8 over 2 outputs and a multiplier of 4 give 4, and 2 in the stem's reduction cell.
-    cell = rows["stem_cell1"]
-    project = 32 * 32 * 8 * 2
-    separable = 16 * 16 * (9 * 2 + 2 * 2) * 2
-    pool_projection = 16 * 16 * 8 * 2
-    conv_1x1 = 16 * 16 * 8 * 2
-    assert spec.filters == 32 // (len(TINY_CELL.output_states) * 4) // 1
-    width = spec.filters // 2
-    project, pool_projection, conv_1x1 = (
-        x * width // 2 for x in (project, pool_projection, conv_1x1)
-    )
+    # One output and a multiplier of 2 in three stacks: 32 / 4 = 8, and half of it before them.
+    width = 4
+    project = 32 * 32 * 8 * width
     separable = 16 * 16 * 2 * (9 * width + width * width)
+    pool_projection = conv_1x1 = 16 * 16 * 8 * width
+    cell = rows["stem_cell1"]
     assert cell.multiply_adds == project + separable + pool_projection + conv_1x1
     assert cell.block == "cell" and cell.output_size == (16, 16)
+
+
+def test_odd_sizes_as_the_network_of_that_size():
+    model = build_nasnet(TINY, classes=3)
+    for sides in ((37, 45), (64, 33)):
+        fixed = build_nasnet(TINY, classes=3, input_shape=(*sides, 3))
+        fixed.set_weights(model.get_weights())
+        x = pixels(2, *sides, 3)
+        np.testing.assert_allclose(model(x), fixed(x), rtol=1e-4, err_msg=str(sides))
 
 
 @pytest.mark.parametrize("pooling", [None, "avg", "max"])

@@ -84,15 +84,7 @@ def test_fit_lowers_the_loss_on_small_images():
     assert history["accuracy"][-1] > 0.9
 
 
-def test_fit_of_a_tiny_cell_lowers_the_loss():
-    model = build_nasnet(TINY, classes=2)
-    model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
-    images, labels = examples(32, 16)
-    losses = model.fit(images, labels, batch_size=16, epochs=8, verbose=0).history["loss"]
-    assert losses[-1] < 0.5 * losses[0]
-
-
-def test_fit_with_an_auxiliary_head():
+def test_fit_lowers_both_losses_of_an_auxiliary_head():
     model = build_nasnet(dataclasses.replace(TINY, auxiliary_head=True), classes=2)
     model.compile(
         keras.optimizers.Adam(1e-2),
@@ -101,12 +93,13 @@ def test_fit_with_an_auxiliary_head():
     )
     images, labels = examples(32, 16)
     before = model.get_layer("auxiliary_classifier").get_weights()[0]
-    history = model.fit(images, [labels, labels], batch_size=32, epochs=8, verbose=0).history
+    history = model.fit(images, [labels, labels], batch_size=16, epochs=6, verbose=0).history
     total = np.array(history["classifier_loss"]) + AUXILIARY_LOSS_WEIGHT * np.array(
         history["auxiliary_classifier_loss"]
     )
     np.testing.assert_allclose(history["loss"], total, rtol=1e-4)
-    assert history["auxiliary_classifier_loss"][-1] < history["auxiliary_classifier_loss"][0]
+    for name in ("classifier_loss", "auxiliary_classifier_loss"):
+        assert history[name][-1] < 0.5 * history[name][0], f"{name}: {history[name]}"
     assert np.abs(model.get_layer("auxiliary_classifier").get_weights()[0] - before).max() > 0
 
 

@@ -6,7 +6,6 @@ from effnetv2_tf.models.layers.factorized_reduction import FactorizedReduction
 from effnetv2_tf.models.layers.fused_mbconv import FusedMBConv
 from effnetv2_tf.models.layers.group_conv import GroupConv2D
 from effnetv2_tf.models.layers.group_norm import GroupNorm
-from effnetv2_tf.models.layers.halving_pad import HalvingPad
 from effnetv2_tf.models.layers.input_normalization import InputNormalization
 from effnetv2_tf.models.layers.mbconv import MBConv
 from effnetv2_tf.models.layers.nasnet_cell import NASNetCell
@@ -22,7 +21,6 @@ __all__ = [
     "FusedMBConv",
     "GroupConv2D",
     "GroupNorm",
-    "HalvingPad",
     "InputNormalization",
     "MBConv",
     "NASNetCell",

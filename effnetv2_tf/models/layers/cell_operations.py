@@ -13,7 +13,6 @@ import keras
 
 from effnetv2_tf.models.genotypes import Operation
 from effnetv2_tf.models.layers.batch_norm import BatchNorm
-from effnetv2_tf.models.layers.halving_pad import HalvingPad
 from effnetv2_tf.models.layers.initializers import conv_initializer
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
 
@@ -63,10 +62,7 @@ class CellOperations:
             return [*self._convolution(3, 1, dilation=2), *_subsample(stride)]
         if operation == "conv_1x1":
             return [*_subsample(stride), *self.projection()]
-        if operation == "identity":
-            pool = _subsample(stride)
-        else:
-            pool = self._pool(operation, stride)
+        pool = _subsample(stride) if operation == "identity" else self._pool(operation, stride)
         fits = input_filters == self.filters and (operation != "identity" or stride == 1)
         return pool if fits else [*pool, *self.projection()]
 
@@ -117,15 +113,24 @@ class CellOperations:
         )
 
     def _pool(self, operation: Operation, stride: int) -> Layers:
+        """A pool; with a stride one over zeros around the feature map, as the reference's.
+
+        "same" leaves its own padding out of a pool. So zeros are put around it first, an even
+        number, which moves no window, and the results of the windows over them are cropped:
+        the sizes need not be known, as for padding as much as "same" would.
+        """
         pool_class = keras.layers.AveragePooling2D
         side = 3
         if operation in _MAX_POOLS:
             pool_class, side = keras.layers.MaxPooling2D, _MAX_POOLS[operation]
+        pool = pool_class(side, stride, padding="same", dtype=self.dtype, name="pool")
         if stride == 1:
-            return [pool_class(side, 1, padding="same", dtype=self.dtype, name="pool")]
+            return [pool]
+        margin = -(-(side // 2) // stride)  # results whose windows may reach over the zeros' edge
         return [
-            HalvingPad(side, dtype=self.dtype, name="pad"),
-            pool_class(side, stride, padding="valid", dtype=self.dtype, name="pool"),
+            keras.layers.ZeroPadding2D(stride * margin, dtype=self.dtype, name="pad"),
+            pool,
+            keras.layers.Cropping2D(margin, dtype=self.dtype, name="crop"),
         ]
 
     def _relu(self, name: str) -> keras.layers.Layer:

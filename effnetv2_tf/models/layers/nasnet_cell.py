@@ -81,7 +81,9 @@ class NASNetCell(keras_compat.Layer):
             filters, batch_norm_momentum, batch_norm_epsilon, synchronized, self.dtype_policy
         )
         self.drop_path = StochasticDepth(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
-        self.project = self._chain(self._factory.projection(), "project")
+        self.project = LayerChain(
+            self._factory.projection(), dtype=self.dtype_policy, name="project"
+        )
         self.align = self._alignment()
         # Channels of the states that blocks and outputs see; all but state 1 have the width.
         self._widths = [filters] * (INPUT_STATES + len(self.cell.blocks))

@@ -1,0 +1,147 @@
+"""Controller, evolution and random search on the same budget, with several seeds; one picture.
+
+    python benchmarks/search.py --output=runs/searchers
+    python benchmarks/search.py --output=runs/searchers_digits --reward=digits --trials=30
+
+`--reward=table` is a made-up table over EfficientNetV2's space: every choice has a gain, every
+pair of neighbouring decisions another, so nothing is trained. `--reward=digits` trains the
+networks of configs/search_v2_digits.yaml, each once: what was measured is kept in
+measured.json, and the same command goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import optuna
+from absl import flags
+
+from effnetv2_tf import programs
+from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.files import write_text
+
+CONFIG = "configs/search_v2_digits.yaml"
+_OUTPUT = flags.DEFINE_string("output", "runs/searchers", "Folder of results and picture.")
+_REWARD = flags.DEFINE_enum("reward", "table", ["table", "digits"], "What is searched for.")
+_TRIALS = flags.DEFINE_integer("trials", 200, "Of each search.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Searches of each kind.", lower_bound=1)
+_SEARCHERS = flags.DEFINE_list("searchers", ["controller", "evolution", "random"], "Who searches.")
+
+Reward = Callable[[Mapping[str, int | str]], float]
+
+
+def table_reward(names: list[str]) -> Reward:
+    """A fixed table: gains of choices, and of pairs of neighbours, in [0, 1] on average 0.5."""
+
+    def gain(*parts: object) -> float:
+        digest = hashlib.sha256(repr(parts).encode()).digest()
+        return int.from_bytes(digest[:4], "big") / 2**32
+
+    def reward(choices: Mapping[str, int | str]) -> float:
+        singles = [gain(name, choices[name]) for name in names]
+        pairs = [gain(a, choices[a], b, choices[b]) for a, b in itertools.pairwise(names)]
+        return float(np.mean([*singles, *singles, *pairs]))
+
+    return reward
+
+
+class DigitsReward:
+    """Trains a network of the digits search and keeps its reward; 0 for one that fails."""
+
+    def __init__(self, output: Path) -> None:
+        from effnetv2_tf.search.build import build_reward, build_space
+        from effnetv2_tf.search.config import load_recipes, load_search
+        from effnetv2_tf.search.step_time import Timing
+
+        config = load_search(CONFIG, ["reward.kind=flops"])  # a time would differ from run to run
+        _, self._proxy = load_recipes(config)
+        self.space = build_space(config, self._proxy)
+        self._reward = build_reward(config, self._proxy, num_classes=10, channels=1)
+        self._timing = Timing()
+        self._output = output
+        self._path = output / "measured.json"
+        self._known = json.loads(self._path.read_text()) if self._path.is_file() else {}
+
+    def __call__(self, choices: Mapping[str, int | str]) -> float:
+        key = ",".join(f"{name}={choice}" for name, choice in sorted(choices.items()))
+        if key not in self._known:
+            self._known[key] = self._train(choices)
+            write_text(self._path, json.dumps(self._known, indent=1) + "\n")
+        return self._known[key]
+
+    def _train(self, choices: Mapping[str, int | str]) -> float:
+        from effnetv2_tf.search.evaluation import try_isolated
+        from effnetv2_tf.search.rewards import Measurement
+        from effnetv2_tf.search.trial_process import TrialTask
+        from effnetv2_tf.training.isolated_run import Limits
+
+        folder = self._output / "trials" / f"{len(self._known):05d}"
+        recipe = self.space.recipe(self.space.decode(choices), self._proxy)
+        task = TrialTask(recipe, folder, None, self._timing, self._output / "step_times.json")
+        costs: dict = {}
+        try:
+            result = try_isolated(
+                task, Limits(600), lambda news: None if "epoch" in news else costs.update(news)
+            )
+        except TrainingFailure as error:
+            print(f"{folder}: {error}")
+            return 0.0
+        return self._reward(Measurement(accuracy=result["accuracy"], **costs))[0]
+
+
+def search(kind: str, seed: int, trials: int, space, reward: Reward) -> list[float]:
+    """The rewards of a search, in the order of its trials."""
+    from effnetv2_tf.search.build import build_sampler
+    from effnetv2_tf.search.config import load_search
+    from effnetv2_tf.search.samplers import distributions
+
+    overrides = [f"sampler.kind={kind}", f"seed={seed}"]
+    study = optuna.create_study(
+        direction="maximize", sampler=build_sampler(load_search(CONFIG, overrides), space, seed)
+    )
+    rewards = []
+    for _ in range(trials):
+        trial = study.ask(distributions(space.decisions))
+        rewards.append(reward(trial.params))
+        study.tell(trial, rewards[-1])
+    return rewards
+
+
+def main() -> None:
+    programs.import_tensorflow()
+    from effnetv2_tf.models.families import SPECS
+    from effnetv2_tf.reporting.architecture_search import draw_searchers
+    from effnetv2_tf.search.spaces import StageSpace
+
+    known = ("controller", "evolution", "random", "tpe")
+    for kind in _SEARCHERS.value:
+        if kind not in known:
+            raise UsageError(f"--searchers: expected some of {', '.join(known)}, received {kind!r}")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    output = Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    if _REWARD.value == "digits":
+        reward = DigitsReward(output)
+        space = reward.space
+    else:
+        space = StageSpace(SPECS["efficientnetv2-b0"])
+        reward = table_reward([decision.name for decision in space.decisions])
+    runs: dict[str, list[list[float]]] = {}
+    for kind in _SEARCHERS.value:
+        runs[kind] = []
+        for seed in range(_SEEDS.value):
+            runs[kind].append(search(kind, seed, _TRIALS.value, space, reward))
+            print(f"{kind}, seed {seed}: best of {_TRIALS.value}: {max(runs[kind][-1]):.4f}")
+    write_text(output / "rewards.json", json.dumps(runs) + "\n")
+    title = f"{space.size:,} networks, reward: {_REWARD.value}"
+    draw_searchers(runs, output / "searchers.png", title)
+    print(f"{output / 'searchers.png'}: best reward so far")
+
+
+if __name__ == "__main__":
+    programs.run(main)
