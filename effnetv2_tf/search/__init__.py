@@ -1,0 +1,1 @@
+"""Architecture search: spaces, rewards, searchers, and the evaluation of what they propose."""

@@ -1,0 +1,97 @@
+"""From a search configuration to the objects of a search: space, reward, sampler, pruner."""
+
+from __future__ import annotations
+
+import optuna
+
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.models.stage_costs import spec_stages, totals
+from effnetv2_tf.search.config import SearchConfig
+from effnetv2_tf.search.decisions import Space
+from effnetv2_tf.search.evolution import EvolutionSampler
+from effnetv2_tf.search.rewards import FlopsAware, MultiObjective, Reward, TrainingAware
+from effnetv2_tf.search.samplers import ControllerSampler, RandomSampler
+from effnetv2_tf.search.spaces import FusingSpace, StageSpace
+from effnetv2_tf.training import build
+from effnetv2_tf.training.recipe import Recipe
+
+
+def build_space(config: SearchConfig, proxy: Recipe) -> Space:
+    """The configuration's space over the recipe's network.
+
+    Raises:
+      UsageError: if it cannot be searched.
+    """
+    section = config.space
+    if section.kind == "cells":
+        raise UsageError(
+            "space.kind: expected 'stages' or 'fusing', received 'cells': a recipe has no place "
+            "for a genotype; from Python, search `cell_space.CellSpace` with the same samplers"
+        )
+    backbone = build.network_spec(proxy.model)
+    try:
+        if section.kind == "fusing":
+            return FusingSpace(backbone, section.fused_stages)
+        return StageSpace(
+            backbone,
+            layers=section.layers,
+            blocks=section.blocks,
+            kernel_sizes=section.kernel_sizes,
+            expansions=section.expansions,
+            se_ratio=section.se_ratio,
+        )
+    except ValueError as error:
+        raise UsageError(f"space: {error}") from error
+
+
+def build_reward(config: SearchConfig, proxy: Recipe, num_classes: int, channels: int) -> Reward:
+    """The configuration's reward, with the recipe's network as what others are compared to."""
+    section = config.reward
+    if section.kind == "multi_objective":
+        return MultiObjective()
+    spec = build.network_spec(proxy.model)
+    rows = spec_stages(spec, build.evaluation_size(proxy), classes=num_classes, channels=channels)
+    parameters, multiply_adds = totals(rows)
+    if section.kind == "flops":
+        return FlopsAware(section.target_multiply_adds or multiply_adds, section.exponent)
+    return TrainingAware(parameters, section.step_time_exponent, section.parameters_exponent)
+
+
+def build_sampler(
+    config: SearchConfig, space: Space, session: int = 0
+) -> optuna.samplers.BaseSampler:
+    """The configuration's sampler.
+
+    Args:
+      config: of the search.
+      space: to sample from.
+      session: for Optuna's own samplers, whose random numbers begin anew in every process: a
+        number that differs between the processes of a search.
+    """
+    section, seed = config.sampler, config.seed
+    if section.kind == "random":
+        return RandomSampler(space.decisions, seed)
+    if section.kind == "evolution":
+        return EvolutionSampler(
+            space.decisions, seed, population=section.population, sample=section.sample
+        )
+    if section.kind == "controller":
+        from effnetv2_tf.search.controller import ControllerSettings
+
+        names = ControllerSettings.__dataclass_fields__
+        settings = ControllerSettings(**{name: getattr(section, name) for name in names})
+        return ControllerSampler(space.decisions, seed, settings)
+    number = (seed * 1_000_003 + session * 7919) % 2**32
+    if section.kind == "tpe":
+        return optuna.samplers.TPESampler(seed=number)
+    return optuna.samplers.NSGAIISampler(population_size=section.population, seed=number)
+
+
+def build_pruner(config: SearchConfig) -> optuna.pruners.BasePruner:
+    """The rule that ends hopeless trials; none if the configuration has none."""
+    section = config.trials.pruning
+    if section is None:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(
+        n_startup_trials=section.startup_trials, n_warmup_steps=section.warmup_epochs
+    )

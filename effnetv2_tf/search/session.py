@@ -1,0 +1,194 @@
+"""A worker's share of a search: trial after trial until the budget is used up."""
+
+from __future__ import annotations
+
+import zlib
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from effnetv2_tf.errors import RunStopped, TrainingFailure
+from effnetv2_tf.search import study as studies
+from effnetv2_tf.search.build import build_pruner, build_reward, build_sampler, build_space
+from effnetv2_tf.search.config import SearchJob, load_recipes
+from effnetv2_tf.search.evaluation import MEASUREMENT, SAME_AS, Evaluation, Try, try_isolated
+from effnetv2_tf.search.results import write_table
+from effnetv2_tf.search.samplers import REWARD
+from effnetv2_tf.training import build
+from effnetv2_tf.training.recipe_files import dump_recipe
+
+
+class Session:
+    """One worker of a search.
+
+    Args:
+      job: the search.
+      index: of the worker among those started together.
+      try_task: see `Evaluation`.
+
+    Raises:
+      UsageError: if the configuration, the recipe, the data or the storage cannot be used, or
+        the study searches something else.
+    """
+
+    def __init__(self, job: SearchJob, index: int = 0, try_task: Try = try_isolated) -> None:
+        self.job = job
+        config = job.config
+        self.recipe, self.proxy = load_recipes(config)
+        source = build.open_sources(self.proxy).train
+        build.build_schedule(self.proxy, source.info.num_examples)
+        self.classes = source.info.num_classes
+        self.channels = build.channels_of(self.proxy, source)
+        self.space = build_space(config, self.proxy)
+        reward = build_reward(config, self.proxy, self.classes, self.channels)
+        self._index = index
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # trials are told of here
+        self._storage = studies.open_storage(job.storage)
+        backbone = self.space.backbone_point() if config.trials.start_with_backbone else None
+        self.study = studies.open_study(
+            self._storage,
+            job.study,
+            self._description(),
+            reward.directions,
+            first=None if backbone is None else self.space.encode(backbone),
+        )
+        self._evaluate = Evaluation(config, self.space, reward, self.proxy, job.output, try_task)
+        self._stopped: RunStopped | None = None
+
+    def _description(self) -> str:
+        """All that decides what trials give; how many and who proposes may change."""
+        config = self.job.config.model_dump_json(
+            include={"seed": True, "space": True, "reward": True}
+        )
+        return f"{config}\n{dump_recipe(self.proxy.model_copy(update={'name': ''}))}"
+
+    def work(self) -> None:
+        """Makes trials until the study has as many as the budget.
+
+        Raises:
+          RunStopped: if asked to stop (SIGTERM); the trial is made again by the next session.
+        """
+        self.study.sampler = self._sampler()
+        self.study.pruner = build_pruner(self.job.config)
+        worker = studies.Worker(self.job.output / "workers")
+        try:
+            while self._has_work(worker):
+                self._next_trial(worker)
+        finally:
+            worker.close()
+
+    def _sampler(self) -> optuna.samplers.BaseSampler:
+        trials = len(self.study.get_trials(deepcopy=False))
+        session = zlib.crc32(f"{studies.this_machine()} {self._index} {trials}".encode())
+        return build_sampler(self.job.config, self.space, session)
+
+    def _has_work(self, worker: studies.Worker) -> bool:
+        for number in worker.set_aside_dead(self.study):
+            print(f"Trial {number}: its process is gone; it is made again", flush=True)
+        trials = studies.counted(self.study.get_trials(deepcopy=False))
+        waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        return waiting or len(trials) < self.job.budget
+
+    def _next_trial(self, worker: studies.Worker) -> None:
+        def objective(trial: optuna.Trial) -> tuple[float, ...]:
+            trial.set_user_attr(studies.WORKER, worker.name)
+            if studies.is_surplus(self.study, trial.number, self.job.budget):
+                raise _Surplus
+            return self._evaluate_or_say_why(trial)
+
+        try:
+            self.study.optimize(
+                objective, n_trials=1, catch=(Exception,), callbacks=[self._announce]
+            )
+        except KeyboardInterrupt:
+            self._queue_again(worker)
+            raise
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            latest = self._latest_of(worker)
+            if latest is None or not studies.is_set_aside(latest):
+                raise
+            # It gave no sign of life for so long that others make the trial again.
+            print(f"Trial {latest.number}: set aside by another worker", flush=True)
+        if self._stopped is not None:
+            self._queue_again(worker)
+            raise self._stopped
+
+    def _evaluate_or_say_why(self, trial: optuna.Trial) -> tuple[float, ...]:
+        try:
+            return self._evaluate(trial)
+        except optuna.TrialPruned:
+            raise
+        except RunStopped as stopped:
+            self._stopped = stopped
+            raise
+        except Exception as error:
+            trial.set_user_attr(studies.REASON, _one_line(error))
+            raise
+
+    def _queue_again(self, worker: studies.Worker) -> None:
+        """Queues this worker's latest trial, which was interrupted."""
+        latest = self._latest_of(worker)
+        if latest is not None:
+            studies.try_again(self.study, latest)
+
+    def _latest_of(self, worker: studies.Worker) -> FrozenTrial | None:
+        trials = reversed(self.study.get_trials(deepcopy=False))
+        own = (t for t in trials if t.user_attrs.get(studies.WORKER) == worker.name)
+        return next(own, None)
+
+    def _announce(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Prints what came of a trial, how many there are, and the time left."""
+        if studies.is_set_aside(trial):
+            return
+        trials = study.get_trials(deepcopy=False)
+        write_table(self.job.output, trials, study.directions)
+        done, budget = studies.ended(trials), self.job.budget
+        left = _duration(_seconds_left(trials, budget)) if len(done) < budget else None
+        print(
+            f"[{len(done)} of {budget}] trial {trial.number}: {_outcome(trial)}"
+            + (f"; about {left} left" if left else ""),
+            flush=True,
+        )
+
+
+class _Surplus(Exception):
+    """Another worker made the last trial first."""
+
+
+def _seconds_left(trials: list[FrozenTrial], budget: int) -> float:
+    """Time to the end, by the mean of the trials that were trained and the workers there are."""
+    done = studies.ended(trials)
+    trained = [t for t in done if SAME_AS not in t.user_attrs and t.duration is not None]
+    seconds = [t.duration.total_seconds() for t in trained if t.duration is not None]
+    workers = 1 + sum(trial.state == TrialState.RUNNING for trial in trials)
+    mean = sum(seconds) / max(len(seconds), 1)
+    return mean * (budget - len(done)) / min(workers, budget - len(done))
+
+
+def _outcome(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.FAIL:
+        return f"failed: {trial.user_attrs[studies.REASON]}"
+    measurement = trial.user_attrs[MEASUREMENT]
+    reward = trial.user_attrs.get(REWARD)
+    step = measurement["step_seconds"]
+    parts = [
+        *([] if reward is None else [f"reward {reward:.4f}"]),
+        f"accuracy {measurement['accuracy']:.2%}",
+        f"{measurement['parameters']:,} parameters",
+        *([] if step is None else [f"{step * 1e3:.1f} ms a step"]),
+        *(["noisy"] if measurement["step_is_noisy"] else []),
+        *(["stopped early"] if trial.state == TrialState.PRUNED else []),
+    ]
+    same = trial.user_attrs.get(SAME_AS)
+    return ", ".join(parts) + ("" if same is None else f" (the network of trial {same})")
+
+
+def _one_line(error: Exception) -> str:
+    message = " ".join(str(error).split())[:500]
+    return message if isinstance(error, TrainingFailure) else f"{type(error).__name__}: {message}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

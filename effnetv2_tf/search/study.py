@@ -1,0 +1,213 @@
+"""The study in its storage: opened, its trials counted, and what killed processes left undone."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import filelock
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.search.evaluation import FOLDER
+from effnetv2_tf.search.rewards import Goal
+
+# User attributes: of a failed trial; of a trial; of the study.
+REASON = "reason"
+WORKER = "worker"
+RETRY_OF = "retry_of"
+SEARCH = "search"
+
+HEARTBEAT_SECONDS = 15
+# After so long without a heartbeat a worker, on whatever machine, is taken for dead.
+GRACE_SECONDS = 90
+_ATTEMPTS = 10  # to connect
+
+
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """Connects to a database by SQLAlchemy's URL.
+
+    Raises:
+      UsageError: if it cannot be reached.
+    """
+    import sqlalchemy
+
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise UsageError(
+            "--storage: expected a URL such as sqlite:///search.db or "
+            "postgresql://user@host/database, received one that cannot be read"
+        ) from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _connect(url, parsed.drivername)
+        except (sqlalchemy.exc.SQLAlchemyError, ImportError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            # Several workers that begin at once make the same tables.
+            others = any(word in reason.lower() for word in ("exists", "locked", "unique"))
+            if not others or attempt + 1 == _ATTEMPTS:
+                shown = parsed.render_as_string(hide_password=True)
+                raise UsageError(f"--storage: {shown} cannot be reached: {reason}") from error
+            time.sleep(0.1 * (attempt + 1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _connect(url: str, driver: str) -> optuna.storages.RDBStorage:
+    # Other workers' writes are waited for.
+    options = {"connect_args": {"timeout": 60}} if driver.startswith("sqlite") else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.storages.RDBStorage(
+            url,
+            engine_kwargs=options,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=try_again,
+        )
+
+
+def open_study(
+    storage: optuna.storages.BaseStorage,
+    name: str,
+    description: str,
+    directions: Sequence[Goal],
+    first: dict | None = None,
+) -> optuna.Study:
+    """Makes a study, or opens the one that is there.
+
+    Args:
+      storage: of the study.
+      name: of the study.
+      description: what is searched; a study goes on only with the same.
+      directions: of the objectives.
+      first: choices of the first trial, or None.
+
+    Raises:
+      UsageError: if there is a study of that name with another description.
+    """
+    try:
+        study = optuna.create_study(study_name=name, storage=storage, directions=list(directions))
+    except optuna.exceptions.DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=storage)
+        known = study.user_attrs.get(SEARCH)
+        if known is not None and known != description:
+            raise UsageError(
+                f"--study: {name!r} is there and searches something else (another "
+                "configuration); choose another name, or the configuration that it began with"
+            ) from None
+    else:
+        if first is not None:
+            study.enqueue_trial(first)
+    study.set_user_attr(SEARCH, description)
+    return study
+
+
+def is_set_aside(trial: FrozenTrial) -> bool:
+    """Whether a trial was given up without a result: interrupted, killed, or one too many.
+
+    A failure of the network itself has a reason.
+    """
+    return trial.state == TrialState.FAIL and REASON not in trial.user_attrs
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count: finished, failed for a reason, running and waiting ones."""
+    return [trial for trial in trials if not is_set_aside(trial)]
+
+
+def ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count and have ended."""
+    return [trial for trial in counted(trials) if trial.state.is_finished()]
+
+
+def is_surplus(study: optuna.Study, number: int, budget: int) -> bool:
+    """Whether a trial that was just begun is one too many: another worker was faster."""
+    before = [t for t in counted(study.get_trials(deepcopy=False)) if t.number < number]
+    return len(before) >= budget
+
+
+def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queues a trial that was set aside once more: the same choices, in the same folder."""
+    if not is_set_aside(trial) or not trial.params:
+        return
+    kept = {name: trial.user_attrs[name] for name in (FOLDER,) if name in trial.user_attrs}
+    study.enqueue_trial(trial.params, user_attrs={**kept, RETRY_OF: trial.number})
+
+
+class Worker:
+    """A process that makes trials: a file that is locked as long as it lives, however it ends.
+
+    Args:
+      folder: gets the file; workers of one machine share it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self.name = f"{this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._lock = filelock.FileLock(_lock_file(folder, self.name), timeout=0)
+        self._lock.acquire()
+
+    def close(self) -> None:
+        """Ends being a worker."""
+        self._lock.release()
+        _lock_file(self._folder, self.name).unlink(missing_ok=True)
+
+    def set_aside_dead(self, study: optuna.Study) -> list[int]:
+        """Sets the trials aside that workers died with; returns those of this machine.
+
+        Workers of other machines are known by their heartbeat, which the engine watches.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(study)
+        gone = []
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not self._is_dead(trial):
+                continue
+            if fail(study, trial):
+                gone.append(trial.number)
+                try_again(study, study.get_trials(deepcopy=False)[trial.number])
+        return gone
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        name = trial.user_attrs.get(WORKER)
+        if name is None:  # killed before it could say who it is, or about to say it
+            began = trial.datetime_start or datetime.datetime.now()
+            return (datetime.datetime.now() - began).total_seconds() > GRACE_SECONDS
+        path = _lock_file(self._folder, name)
+        if name == self.name or not path.exists():  # without a file: on another machine
+            return False
+        lock = filelock.FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            return False
+        lock.release()
+        return True
+
+
+def fail(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Marks a running trial as failed; False if another process was faster."""
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        return False
+    return True
+
+
+def _lock_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.lock"
+
+
+def this_machine() -> str:
+    """A name for the machine."""
+    return platform.node()

@@ -1,0 +1,74 @@
+"""Workers of a search as processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from typing import Any
+
+from effnetv2_tf import programs
+from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
+from effnetv2_tf.search.config import SearchJob
+from effnetv2_tf.training.isolated_run import end_with_parent
+
+
+def work_in_processes(job: SearchJob, count: int) -> None:
+    """Runs workers side by side; if asked to stop, passes it on and waits for them.
+
+    Raises:
+      TrainingFailure: if all of them failed.
+      RunStopped: if asked to stop (SIGTERM).
+    """
+    # Not above: the fresh processes, which import this module, set TensorFlow up first.
+    from effnetv2_tf.training.interruptions import on_sigterm
+
+    context = multiprocessing.get_context("spawn")
+    # Not daemons, which may have no processes of their own; they end with this one all the same.
+    processes = [context.Process(target=_work, args=(job, index)) for index in range(count)]
+    stopped = False
+
+    def stop(*_: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        for process in processes:
+            process.terminate()
+
+    with on_sigterm(stop):
+        for process in processes:
+            process.start()
+        try:
+            for process in processes:
+                process.join()
+        except KeyboardInterrupt:
+            stop()
+            for process in processes:
+                process.join()
+            raise
+    if stopped:
+        raise RunStopped("Stopped; run the same command again to go on")
+    codes = [process.exitcode for process in processes]
+    if any(codes):
+        print(f"Workers ended with exit codes {codes}; the same command goes on", flush=True)
+        if all(codes):
+            raise TrainingFailure(f"all workers failed, with exit codes {codes}")
+
+
+def _work(job: SearchJob, index: int) -> None:
+    """What a worker's process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    programs.import_tensorflow()
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    from effnetv2_tf.search.session import Session
+
+    try:
+        Session(job, index).work()
+    except RunStopped as stopped:
+        print(f"Worker {os.getpid()}: {stopped}", flush=True)
+    except UsageError as error:
+        print(f"Worker {os.getpid()}: error: {error}", flush=True)
+        raise SystemExit(2) from error

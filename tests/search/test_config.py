@@ -1,0 +1,65 @@
+"""Search configurations: shipped ones load, wrong ones are one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.search.build import build_space
+from effnetv2_tf.search.config import load_recipes, load_search
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("search_*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_shipped_configuration_loads_and_makes_a_space(path):
+    config = load_search(path)
+    recipe, proxy = load_recipes(config)
+    space = build_space(config, proxy)
+    assert config.name == path.stem
+    assert config.trials.number < space.size
+    assert space.backbone_point() is not None or not config.trials.start_with_backbone
+    drop_rates = {"dropout_rate", "drop_path_rate"}
+    assert recipe.model.model_dump(exclude=drop_rates) == proxy.model.model_dump(exclude=drop_rates)
+    assert proxy.training.epochs < recipe.training.epochs
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("space.blocks=[]", "space.blocks: expected at least one choice, received none: the space"),
+        ("space.kernel_sizes=[3, 3]", "space.kernel_sizes: expected choices that differ"),
+        ("space.kind=stage", "space.kind: .*did you mean 'stages'"),
+        ("space.kernels=[3]", "space.kernels: unknown key; did you mean 'kernel_sizes'"),
+        ("trials.number=0", "trials.number: .*greater than or equal to 1, received 0"),
+        ("sampler={population: 3, sample: 4}", r"sample: expected at most population \(3\)"),
+        ("proxy={model.width: 2}", "proxy: model.width: expected no key of the network"),
+        (
+            "reward.kind=multi_objective",
+            None,
+        ),
+        (
+            "sampler.kind=controler",
+            "sampler.kind: .*did you mean 'controller'",
+        ),
+    ],
+)
+def test_wrong_values_are_named(override, message):
+    if message is None:
+        with pytest.raises(UsageError, match="sampler.kind: expected 'random', 'tpe' or 'nsga2'"):
+            load_search("configs/search_v2_digits.yaml", [override, "sampler.kind=controller"])
+        return
+    with pytest.raises(UsageError, match=message):
+        load_search("configs/search_v2_digits.yaml", [override])
+
+
+def test_weights_fit_one_network_alone():
+    config = load_search("configs/search_v2_digits.yaml", ["overrides={model.weights: x.h5}"])
+    with pytest.raises(UsageError, match=r"model\.weights: expected none, received 'x\.h5'"):
+        load_recipes(config)
+
+
+def test_cells_have_no_place_in_a_recipe():
+    config = load_search("configs/search_v2_digits.yaml", ["space={kind: cells}"])
+    with pytest.raises(UsageError, match="space.kind: expected 'stages' or 'fusing'"):
+        build_space(config, load_recipes(config)[1])

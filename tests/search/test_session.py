@@ -1,0 +1,265 @@
+"""A worker's trials: counted, recorded with what they failed of, made again when interrupted."""
+
+from __future__ import annotations
+
+import csv
+
+import filelock
+import pytest
+from optuna.trial import TrialState
+
+from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
+from effnetv2_tf.search import study as studies
+from effnetv2_tf.search.results import publish
+from effnetv2_tf.search.session import Session
+from effnetv2_tf.training import build
+from effnetv2_tf.training.recipe_files import load_recipe
+
+
+def _work(job, try_task):
+    session = Session(job, try_task=try_task)
+    session.work()
+    return session.study.trials
+
+
+def _publish(session):
+    return publish(
+        session.job.output,
+        session.study.trials,
+        session.study.directions,
+        space=session.space,
+        recipe=session.recipe,
+        classes=session.classes,
+        channels=session.channels,
+    )
+
+
+def _rows(output):
+    with (output / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("sampler", ["random", "evolution", "tpe"])
+def test_a_search_from_the_backbone_to_the_best_recipe(
+    make_job, pretend, tmp_path, sampler, capsys
+):
+    session = Session(make_job("trials.number=5", f"sampler.kind={sampler}"), try_task=pretend)
+    session.work()
+    summary = _publish(session)
+    trials = session.study.trials
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 5
+    assert session.space.decode(trials[0].params) == session.space.backbone_point()
+    best = max(trials, key=lambda trial: trial.value)
+    assert summary["best"]["trial"] == best.number
+    found = build.network_spec(load_recipe(tmp_path / "best.yaml").model)
+    assert found.stages == session.space.spec(session.space.decode(best.params)).stages
+    # The winner's recipe is the whole one, not the trials'.
+    assert load_recipe(tmp_path / "best.yaml").training.epochs == 30
+    assert pretend.tasks[0].recipe.training.epochs == 3
+    assert len(_rows(tmp_path)) == 5
+    for name in ("rewards.png", "front.png", "best.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("[1 of 5] trial 0: reward ")
+    assert lines[0].endswith(" left")
+    assert not lines[4].endswith(" left")
+
+
+def test_the_reward_is_beside_the_backbones(make_job, pretend):
+    (backbone,) = _work(make_job("trials.number=1"), pretend)
+    # 2 layers: accuracy 2 / 8, half the reference's step time, 2000 parameters.
+    reference = Session(make_job("trials.number=1"))._evaluate._reward.reference_parameters
+    expected = 0.25 * 1.0**-0.07 * (2000 / reference) ** -0.05
+    assert backbone.value == pytest.approx(expected)
+
+
+def test_a_failed_trial_has_its_reason_and_the_search_goes_on(make_job, pretend, tmp_path):
+    def fails_at_first(task, limits, listen):
+        if len(pretend.tasks) == 1:
+            pretend.tasks.append(task)
+            raise TrainingFailure("out of luck")
+        return pretend(task, limits, listen)
+
+    trials = _work(make_job("trials.number=4"), fails_at_first)
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    row = _rows(tmp_path)[1]
+    assert (row["trial"], row["state"], row["reason"]) == ("1", "failed", "out of luck")
+
+
+def test_if_all_fail_the_first_reason_is_told(make_job):
+    def fails(task, limits, listen):
+        raise OSError("disk full")
+
+    session = Session(make_job("trials.number=2"), try_task=fails)
+    session.work()
+    with pytest.raises(TrainingFailure, match="none of 2 networks .*: OSError: disk full"):
+        _publish(session)
+
+
+def test_a_network_that_was_measured_is_not_trained_again(make_job, pretend):
+    space = ("space.layers=[1]", "space.kernel_sizes=[3]", "space.expansions=[4]")
+    trials = _work(make_job("trials.number=12", *space, "space.blocks=[fused, mbconv]"), pretend)
+    assert len(trials) == 12
+    networks = {tuple(sorted(t.params.items())) for t in trials}
+    assert len(pretend.tasks) == len(networks) <= 4
+    for trial in trials:
+        same = trial.user_attrs.get("same_as")
+        if same is not None:
+            assert trials[same].params == trial.params
+            assert trials[same].value == trial.value
+
+
+def test_a_hopeless_trial_is_stopped_early_and_keeps_its_reward(make_job, pretend):
+    heard = []
+
+    def worse_and_worse(task, limits, listen):
+        def listen_and_count(news):
+            heard.append((task.folder.name, news.get("epoch")))
+            listen(news)
+
+        return pretend(task, limits, listen_and_count)
+
+    pretend.accuracy = lambda task, layers: 0.8 / len(pretend.tasks)
+    pruning = "trials.pruning={startup_trials: 2, warmup_epochs: 1}"
+    trials = _work(make_job("trials.number=4", pruning), worse_and_worse)
+    assert [t.state.name for t in trials] == ["COMPLETE", "COMPLETE", "PRUNED", "PRUNED"]
+    assert [epoch for name, epoch in heard if name == "00002"] == [None, 1]
+    measured = trials[2].user_attrs["measurement"]
+    assert measured["accuracy"] == pytest.approx(0.8 / 3 / 3)
+    assert 0 < trials[2].user_attrs["reward"] < trials[1].value
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RunStopped])
+def test_an_interrupted_trial_is_made_again_in_its_folder(
+    make_job, pretend, interruption, tmp_path
+):
+    def interrupted(task, limits, listen):
+        if len(pretend.tasks) == 2:
+            raise interruption("stop")
+        return pretend(task, limits, listen)
+
+    with pytest.raises(interruption):
+        _work(make_job("trials.number=4"), interrupted)
+    trials = _work(make_job("trials.number=4"), pretend)
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 2
+    lost, again = trials[2], trials[3]
+    assert studies.is_set_aside(lost)
+    assert again.params == lost.params
+    assert again.user_attrs["retry_of"] == 2
+    assert pretend.tasks[2].folder == tmp_path / "trials" / "00002"
+    assert [row["trial"] for row in _rows(tmp_path)] == ["0", "1", "3", "4"]
+
+
+def test_what_a_dead_worker_left_is_made_again_and_what_a_live_one_does_is_not(
+    make_job, pretend, tmp_path
+):
+    session = Session(make_job("trials.number=5"), try_task=pretend)
+    workers = tmp_path / "workers"
+    workers.mkdir()
+    session.study.sampler = session._sampler()
+    decisions = session.space.decisions
+    for name in ("dead", "alive", "elsewhere"):
+        trial = session.study.ask()
+        for decision in decisions:
+            trial.suggest_categorical(decision.name, decision.choices)
+        trial.set_user_attr(studies.WORKER, name)
+    for name in ("dead", "alive"):
+        (workers / f"{name}.lock").touch()
+    with filelock.FileLock(workers / "alive.lock"):
+        session.work()
+    trials = session.study.trials
+    states = [trial.state.name for trial in trials]
+    assert states == ["FAIL", "RUNNING", "RUNNING", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert trials[3].params == trials[0].params
+    assert len(studies.counted(trials)) == 5
+
+
+def test_without_a_heartbeat_another_machines_trial_is_made_again(make_job, pretend, monkeypatch):
+    session = Session(make_job("trials.number=1"), try_task=pretend)
+    trial = session.study.ask()
+    for decision in session.space.decisions:
+        trial.suggest_categorical(decision.name, decision.choices)
+    trial.set_user_attr(studies.WORKER, "elsewhere")
+    session.work()
+    assert len(session.study.trials) == 1
+    stale = iter([[trial._trial_id], []])
+    monkeypatch.setattr(session._storage, "_get_stale_trial_ids", lambda study: next(stale, []))
+    session.work()
+    assert [t.state.name for t in session.study.trials] == ["FAIL", "COMPLETE"]
+    assert session.study.trials[1].params == trial.params
+
+
+def test_a_worker_that_was_taken_for_dead_goes_on(make_job, pretend, capsys):
+    def is_taken_for_dead(task, limits, listen):
+        if not pretend.tasks:
+            session.study.tell(0, state=TrialState.FAIL)
+        return pretend(task, limits, listen)
+
+    session = Session(make_job("trials.number=2"), try_task=is_taken_for_dead)
+    session.work()
+    assert [t.state.name for t in session.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert "Trial 0: set aside by another worker" in capsys.readouterr().out
+
+
+def test_a_trial_that_failed_before_its_process_died_is_not_made_again(make_job, pretend):
+    session = Session(make_job("trials.number=1"), try_task=pretend)
+    trial = session.study.ask()
+    trial.set_user_attr(studies.REASON, "too large")
+    assert studies.fail(session.study, trial._cached_frozen_trial)
+    assert not studies.fail(session.study, trial._cached_frozen_trial)
+    studies.try_again(session.study, session.study.trials[0])
+    assert len(session.study.trials) == 1
+    session.work()
+    assert pretend.tasks == []
+
+
+def test_a_trial_too_many_is_given_up(make_job, pretend):
+    session = Session(make_job("trials.number=2"), try_task=pretend)
+    for _ in range(3):
+        session.study.ask()
+    assert [studies.is_surplus(session.study, n, 2) for n in range(3)] == [False, False, True]
+
+
+def test_the_same_study_may_grow_but_not_search_something_else(make_job, pretend):
+    _work(make_job("trials.number=2"), pretend)
+    assert len(_work(make_job("trials.number=3", "sampler.kind=evolution"), pretend)) == 3
+    with pytest.raises(UsageError, match="--study: 'tiny' is there and searches something else"):
+        Session(make_job("proxy={training.epochs: 4}"))
+    with pytest.raises(UsageError, match="searches something else"):
+        Session(make_job("reward.parameters_exponent=-0.1"))
+
+
+def test_weights_come_from_the_nearest_neighbour(make_job, pretend, tmp_path):
+    def with_folder(task, limits, listen):
+        task.folder.mkdir(parents=True)
+        return pretend(task, limits, listen)
+
+    trials = _work(make_job("trials.number=6", "trials.inherit_weights=true"), with_folder)
+    assert pretend.tasks[0].inherit_from is None
+    for trial, task in zip(trials[1:], pretend.tasks[1:], strict=True):
+        nearest = trial.user_attrs["inherited_from"]
+        assert task.inherit_from == tmp_path / f"trials/{nearest:05d}"
+
+        def distance(other, trial=trial):
+            return sum(other.params[k] != v for k, v in trial.params.items())
+
+        others = trials[: trial.number]
+        assert distance(trials[nearest]) == min(map(distance, others))
+
+
+def test_several_objectives(make_job, pretend, tmp_path):
+    job = make_job("trials.number=5", "reward.kind=multi_objective", "sampler.kind=nsga2")
+    session = Session(job, try_task=pretend)
+    session.work()
+    summary = _publish(session)
+    rows = _rows(tmp_path)
+    front = [row for row in rows if row["on_front"] == "True"]
+    best = max(float(row["accuracy"]) for row in rows)
+    assert summary["best"]["accuracy"] == best == max(float(row["accuracy"]) for row in front)
+    # Larger is more accurate and slower here: no network dominates one of another size.
+    assert len(front) == len(rows)
+
+
+def test_a_reward_without_times_measures_none(make_job, pretend):
+    _work(make_job("trials.number=1", "reward.kind=flops"), pretend)
+    assert pretend.tasks[0].backbone is None
