@@ -2,7 +2,12 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-EXPORT = ["ai-edge-litert>=1.0", "onnxruntime>=1.17", "tensorflow-serving-api>=2.15"]
+EXPORT = [
+    "ai-edge-litert>=1.0",
+    "onnxruntime>=1.17",
+    "sympy>=1.12",  # for onnxruntime's quantization, which does not ask for it
+    "tensorflow-serving-api>=2.15",
+]
 
 setup(
     name="effnetv2_tf",

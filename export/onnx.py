@@ -175,7 +175,10 @@ def _quantize(model: Any, representative: np.ndarray) -> Any:
         from onnxruntime import quantization
         from onnxruntime.quantization import shape_inference
     except ImportError as error:
-        raise UsageError("--onnx=int8: needs onnxruntime; pip install onnxruntime") from error
+        raise UsageError(
+            f"--onnx=int8: needs onnxruntime and what it quantizes with; pip install "
+            f"'effnetv2_tf[export]' ({error})"
+        ) from error
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:

@@ -19,12 +19,13 @@ class TrainingState:
     """The variables of a run by name: weights, optimizer, averages, random streams, metrics.
 
     Args:
-      model: compiled, its optimizer built.
+      model: compiled, its optimizer built and nothing frozen since.
       ema: built, or None.
     """
 
     def __init__(self, model: keras.Model, ema: ExponentialMovingAverage | None = None) -> None:
         self._model = model
+        self._trained = list(model.trainable_variables)  # freezing shortens the model's list
         self._ema = ema
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -57,9 +58,7 @@ class TrainingState:
         model = self._model
         random = enumerate(keras_compat.random_state_variables(model))
         groups: dict[str, Mapping[str, Any]] = {
-            "optimizer": keras_compat.named_optimizer_variables(
-                model.optimizer, model.trainable_variables
-            ),
+            "optimizer": keras_compat.named_optimizer_variables(model.optimizer, self._trained),
             "ema": self._ema.named_variables if self._ema else {},
             "random": {f"{index:04d}": variable for index, variable in random},
             "metric": keras_compat.named_metric_variables(model),

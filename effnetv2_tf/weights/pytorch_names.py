@@ -188,6 +188,10 @@ def network_origins(naming: Naming, spec: NetworkSpec) -> Origins:
     Raises:
       NoSuchNetwork: if the implementation has none like it.
     """
+    if spec.group_size is not None or spec.normalization != "batch":
+        raise NoSuchNetwork(
+            f"{naming.source} has no network with group convolutions or without batch norms"
+        )
     last = len(spec.stages) + 1
     origins = {
         **_layer("stem", naming.stem),
