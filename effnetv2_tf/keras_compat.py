@@ -16,6 +16,11 @@ import tensorflow as tf
 
 KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
 
+# How the base class of optimizers works: whether `apply_gradients` goes through `apply`, whether
+# gradients are clipped before those of all replicas are added up, and whether `update_step` is
+# given the learning rate.
+OPTIMIZERS_APPLY = OPTIMIZERS_CLIP_FIRST = UPDATE_STEP_TAKES_RATE = KERAS_3
+
 # Public since 2.13 under this name in both.
 register_serializable = keras.saving.register_keras_serializable
 

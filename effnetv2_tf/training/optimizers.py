@@ -40,7 +40,7 @@ class CoupledL2:
 
     def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
         pairs = list(grads_and_vars)
-        if self.l2 and not keras_compat.KERAS_3:  # there it calls `apply`
+        if self.l2 and not keras_compat.OPTIMIZERS_APPLY:
             pairs = [(_add_l2(g, v, self.l2), v) for g, v in pairs]
         return super().apply_gradients(pairs, **kwargs)  # type: ignore[misc]
 
@@ -60,7 +60,7 @@ class CoupledL2:
         allowed in all depends on the number of replicas; Keras 2 adds them up first, as here.
         """
         clips = self.clipnorm or self.global_clipnorm or self.clipvalue  # type: ignore[attr-defined]
-        if not (clips and keras_compat.KERAS_3 and _replicas() > 1):
+        if not (clips and keras_compat.OPTIMIZERS_CLIP_FIRST and _replicas() > 1):
             return super()._clip_gradients(grads)  # type: ignore[misc]
         summed = super()._all_reduce_sum_gradients([(g, None) for g in grads])  # type: ignore[misc]
         self._summed_over_replicas = True
@@ -154,7 +154,7 @@ class _OneOpUpdate(CoupledL2):
     def _keras_update(
         self, gradient: Any, variable: Any, learning_rate: Any, factor: float
     ) -> None:
-        if keras_compat.KERAS_3:
+        if keras_compat.UPDATE_STEP_TAKES_RATE:
             super().update_step(gradient, variable, learning_rate * factor)  # type: ignore[misc]
         elif factor == 1.0:
             super().update_step(gradient, variable)  # type: ignore[misc]
