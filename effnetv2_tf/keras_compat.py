@@ -244,7 +244,9 @@ def build_metrics(model: keras.Model, outputs: tf.Tensor) -> None:
 
 def named_metric_variables(model: keras.Model) -> dict[str, Any]:
     """The variables of a compiled model's metrics by name, e.g. `accuracy/0`."""
-    metrics = [inner for metric in model.metrics for inner in getattr(metric, "metrics", [metric])]
+    metrics = model.metrics
+    if KERAS_3:  # the compiled ones are one metric there
+        metrics = [inner for metric in metrics for inner in getattr(metric, "metrics", [metric])]
     return {
         f"{metric.name}/{index}": variable
         for metric in metrics

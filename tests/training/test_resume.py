@@ -151,7 +151,7 @@ def test_the_artefacts_of_the_run(uninterrupted):
     assert [float(row["dropout_rate"]) for row in rows] == pytest.approx([0.1, 0.1, 0.3, 0.3])
     assert (uninterrupted / "curves.png").read_bytes()[:4] == b"\x89PNG"
     model = keras.models.load_model(uninterrupted / "model.keras")
-    assert not model.compiled  # it loads whatever optimizer the run had
+    assert getattr(model, "optimizer", None) is None  # it loads whatever optimizer the run had
     last = CheckpointFolder(uninterrupted / "checkpoints").latest()
     averaged = averaged_weights(last.arrays, model)
     for name, weight in weights_by_name(model).items():
