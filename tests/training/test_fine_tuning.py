@@ -44,7 +44,8 @@ class _WeightsByEpoch(keras.callbacks.Callback):
         self.rows = []
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.rows.append([weight.numpy() for weight in self.model.weights])
+        # By name: Keras 2 lists trainable weights first, so freezing changes the order.
+        self.rows.append({variable_path(w): w.numpy() for w in self.model.weights})
 
     def on_train_end(self, logs=None):
         self.on_epoch_begin(-1)
@@ -52,9 +53,8 @@ class _WeightsByEpoch(keras.callbacks.Callback):
 
 def _changed(trainer, rows, epoch):
     """Names of the model's layers that an epoch (counted in the run) changed."""
-    names = [variable_path(weight).split("/")[0] for weight in trainer.model.weights]
-    pairs = zip(names, rows[epoch], rows[epoch + 1], strict=True)
-    return {name for name, before, after in pairs if not np.array_equal(before, after)}
+    pairs = ((path, before, rows[epoch + 1][path]) for path, before in rows[epoch].items())
+    return {path.split("/")[0] for path, old, new in pairs if not np.array_equal(old, new)}
 
 
 def _run(recipe, folder):
