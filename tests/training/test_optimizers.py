@@ -125,7 +125,9 @@ def test_l2_of_norms_acts_on_the_proxys_parameters_only():
     assert values == {"gamma": 2.0, "beta": 2.0, "proxy_gamma": decayed, "proxy_beta": decayed}
 
 
-@pytest.mark.skipif(not hasattr(keras.optimizers.Optimizer, "apply"), reason="Keras 2 optimizers have no apply")
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers.Optimizer, "apply"), reason="Keras 2 optimizers have no apply"
+)
 def test_l2_acts_through_apply_too():
     """As custom loops and the loss scaling of mixed_float16 call it."""
     variable = Variable(np.full((2, 2), 2.0, "float32"))
