@@ -1,19 +1,18 @@
-"""Measures exported networks against keras.applications' own exports, alternating in one run.
+"""Latency of exported networks, against keras.applications' own exports and timm's ONNX.
 
-    python benchmarks/inference.py --networks=b0,s --output=result.json
+    python benchmarks/inference.py --networks=b0,s --torch_python=PATH --output=result.json
+    python benchmarks/inference.py --networks=s --batches=1 --artefacts=savedmodel,tflite,onnx,...
 
-Each network is exported once by this package (SavedModel, TFLite, int8 TFLite, ONNX) and once
-from keras.applications (`model.export`, `TFLiteConverter.from_keras_model`, tf2onnx), with
-random weights: speed does not depend on them. Every artefact is loaded in its own runtime with
-two threads; rounds then go through all of them in turn, so that other load on the machine
-meets all alike. Reported: median milliseconds at batch 1, images/s at batch 16 (TFLite files
-are resized), conversion time, and the ratios that the project's targets speak of.
+Each network is exported once by this package (SavedModel, TFLite, int8 TFLite, ONNX), once
+from keras.applications (`model.export`, `TFLiteConverter.from_keras_model`, tf2onnx) and once
+from timm (`torch.onnx.export`), with random weights: speed does not depend on them. Every
+artefact is loaded in its own runtime with two threads; rounds then go through all of them in
+turn, so that other load on the machine meets all alike. The best artefact is the fastest of
+this package's in float32.
 """
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
 import tempfile
 import time
@@ -21,169 +20,232 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _measure import (
+    Comparison,
+    Rounds,
+    Target,
+    Workers,
+    define_flags,
+    finish,
+    show,
+    torch_versions,
+)
+from _worker import NotInstalled
 from absl import flags
 
 from effnetv2_tf import programs
+from effnetv2_tf.errors import UsageError, suggestion
 
-_NETWORKS = flags.DEFINE_list("networks", "b0,s", "Of: b0 (224 px), s (384 px).")
-_BATCHES = flags.DEFINE_list("batches", "1,16", "Batch sizes.")
-_ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds at batch 1; a third of them at others.", 3)
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file for the result.")
-
-Predict = Callable[[Any], Any]
+Turn = Callable[[], float]
+Prepare = Callable[[], Turn]
 _CALLS = 3  # timed in a round
-_RATIOS = (  # name, slower, faster: how many times as fast the second is
-    ("SavedModel over keras.applications", "keras savedmodel", "savedmodel"),
-    ("TFLite over keras.applications", "keras tflite", "tflite"),
-    ("ONNX over keras.applications", "keras onnx", "onnx"),
-    ("int8 TFLite over float32 TFLite", "tflite", "tflite int8"),
+_IMAGE_SIZES = {"b0": 224, "s": 384}
+_TIMM = "timm onnx"
+_BEST_OF = ("savedmodel", "tflite", "onnx")  # float32
+_ARTEFACTS = (*_BEST_OF, "tflite int8", "keras savedmodel", "keras tflite", "keras onnx", _TIMM)
+_LINES = (  # ours, peer, target, which the project set for V2-S at batch 1
+    ("savedmodel", "keras savedmodel", Target("at most", 0.5)),
+    ("tflite", "keras tflite", None),
+    ("onnx", "keras onnx", None),
+    ("tflite int8", "tflite", None),
+    ("best", _TIMM, Target("at most", 1 / 1.15)),
 )
 
-
-def make_ours(key: str, folder: Path, seconds: dict[str, float]) -> dict[str, Path]:
-    """Exports this package's network; notes how long each conversion takes."""
-    import numpy as np
-
-    from effnetv2_tf import build_network
-    from effnetv2_tf.export import export_onnx, export_savedmodel, export_tflite, wrap_model
-    from effnetv2_tf.export.images import ImagePreparation, RandomImages
-    from effnetv2_tf.models.families import EFFICIENTNETV2_B0, EFFICIENTNETV2_S
-
-    spec = {"b0": EFFICIENTNETV2_B0, "s": EFFICIENTNETV2_S}[key]
-    preparation = ImagePreparation(spec.eval_size)
-    exportable = wrap_model(build_network(spec), preparation=preparation)
-    images: np.ndarray = RandomImages().held_out(preparation, 32).pixels
-    makers: dict[str, Callable[[], Path]] = {
-        "savedmodel": lambda: export_savedmodel(exportable, folder / "ours")[0],
-        "tflite": lambda: export_tflite(exportable, folder / "ours.tflite"),
-        "tflite int8": lambda: export_tflite(
-            exportable, folder / "int8.tflite", "int8", representative=images
-        ),
-        "onnx": lambda: export_onnx(exportable, folder / "ours.onnx"),
-    }
-    return {name: _timed(name, make, seconds) for name, make in makers.items()}
+define_flags(rounds=15, torch=True)
+_NETWORKS = flags.DEFINE_list("networks", "b0,s", "Of: b0 (224 px), s (384 px).")
+_BATCHES = flags.DEFINE_list("batches", "1,16", "Batch sizes; past 1, a third of the rounds.")
+_CHOSEN = flags.DEFINE_list("artefacts", list(_ARTEFACTS), "Of: " + ", ".join(_ARTEFACTS))
 
 
-def make_theirs(key: str, folder: Path, seconds: dict[str, float]) -> dict[str, Path]:
-    """Exports keras.applications' network as its documentation says."""
-    import keras
-    import tensorflow as tf
-    import tf2onnx
+class Artefacts:
+    """The files of one network, made when they are asked for.
 
-    constructors = {
-        "b0": keras.applications.EfficientNetV2B0,
-        "s": keras.applications.EfficientNetV2S,
-    }
-    model = constructors[key](weights=None)
-    paths = [folder / name for name in ("keras", "keras.tflite", "keras.onnx")]
+    Args:
+      key: the network.
+      folder: for the files.
+      workers: for PyTorch.
+    """
 
-    def savedmodel() -> Path:
-        model.export(str(paths[0]), verbose=False)
-        return paths[0]
+    def __init__(self, key: str, folder: Path, workers: Workers) -> None:
+        self.seconds: dict[str, float] = {}
+        self._key = key
+        self._folder = folder
+        self._workers = workers
+        self._ours: Any = None
+        self._theirs: Any = None
 
-    def tflite() -> Path:
-        paths[1].write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
-        return paths[1]
+    def load(self, name: str) -> Callable[[Any], Any]:
+        """Exports an artefact and loads it; the result takes uint8 images, channels last."""
+        from effnetv2_tf.export.runtimes import Artefact, load
 
-    def onnx() -> Path:
-        signature = [tf.TensorSpec(model.input_shape, tf.float32, name="image")]
-        tf2onnx.convert.from_keras(model, signature, opset=18, output_path=str(paths[2]))
-        return paths[2]
-
-    makers = {"keras savedmodel": savedmodel, "keras tflite": tflite, "keras onnx": onnx}
-    return {name: _timed(name, make, seconds) for name, make in makers.items()}
-
-
-def _timed(name: str, make: Callable[[], Path], seconds: dict[str, float]) -> Path:
-    start = time.perf_counter()
-    path = make()
-    seconds[name] = round(time.perf_counter() - start, 1)
-    print(f"  made {name} in {seconds[name]} s", flush=True)
-    return path
-
-
-def load_all(paths: dict[str, Path]) -> dict[str, Predict]:
-    """Loads every artefact in its own runtime; each gets images in its own type."""
-    from effnetv2_tf.export.runtimes import Artefact, load
-
-    predictors = {}
-    for name, path in paths.items():
+        began = time.perf_counter()
+        path = self._make(name)
+        self.seconds[name] = round(time.perf_counter() - began, 1)
+        if name == _TIMM:
+            return _load_timm(path)
         kind = name.removeprefix("keras ").split()[0]
         runner, _ = load(Artefact(kind, "float32", path))
-        predictors[name] = lambda images, runner=runner: runner.run(images.astype(runner.dtype))
-    return predictors
+        return lambda images: runner.run(images.astype(runner.dtype))
+
+    def _make(self, name: str) -> Path:
+        path = self._folder / name.replace(" ", ".")
+        if name == _TIMM:
+            torch = self._workers.start_torch()
+            size = _IMAGE_SIZES[self._key]
+            torch.ask("export_onnx", model=self._key.upper(), image_size=size, path=str(path))
+            torch.close()
+            return path
+        return (self._make_theirs if name.startswith("keras") else self._make_ours)(name, path)
+
+    def _make_ours(self, name: str, path: Path) -> Path:
+        from effnetv2_tf.export import export_onnx, export_savedmodel, export_tflite, wrap_model
+        from effnetv2_tf.export.images import ImagePreparation, RandomImages
+        from effnetv2_tf.models import families
+        from effnetv2_tf.models.network import build_network
+
+        spec = getattr(families, f"EFFICIENTNETV2_{self._key.upper()}")
+        preparation = ImagePreparation(spec.eval_size)
+        self._ours = self._ours or wrap_model(build_network(spec), preparation=preparation)
+        if name == "savedmodel":
+            return export_savedmodel(self._ours, path)[0]
+        if name == "onnx":
+            return export_onnx(self._ours, path)
+        if name == "tflite":
+            return export_tflite(self._ours, path)
+        images = RandomImages().held_out(preparation, 32).pixels
+        return export_tflite(self._ours, path, "int8", representative=images)
+
+    def _make_theirs(self, name: str, path: Path) -> Path:
+        """As keras.applications' documentation says."""
+        import keras
+        import tensorflow as tf
+        import tf2onnx
+
+        constructor = getattr(keras.applications, f"EfficientNetV2{self._key.upper()}")
+        self._theirs = model = self._theirs or constructor(weights=None)
+        if name == "keras savedmodel":
+            model.export(str(path), verbose=False)
+        elif name == "keras tflite":
+            path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+        else:
+            signature = [tf.TensorSpec(model.input_shape, tf.float32, name="image")]
+            tf2onnx.convert.from_keras(model, signature, opset=18, output_path=str(path))
+        return path
 
 
-def measure(predictors: dict[str, Predict], images: Any, rounds: int) -> dict[str, float]:
-    """Median seconds of one call for each, in rounds that go through all in turn.
+def _load_timm(path: Path) -> Callable[[Any], Any]:
+    """For a file that takes normalised images, channels first; making them is not timed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise NotInstalled(str(error)) from error
+    from effnetv2_tf.export.runtimes import THREADS
 
-    In a round each makes a few calls in a row and the first does not count: ONNX Runtime's
-    threads go on spinning for a while after a call and would slow down whoever comes next.
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"image": images})
+
+
+def make_turn(predict: Callable[[Any], Any], images: Any) -> Turn:
+    """A round's part: a few calls, of which the first does not count; milliseconds of one.
+
+    The first call meets threads of other runtimes that are still spinning.
     """
-    times: dict[str, list[float]] = {name: [] for name in predictors}
-    for _ in range(rounds):
-        for name, predict in predictors.items():
+
+    def turn() -> float:
+        predict(images)
+        times = []
+        for _ in range(_CALLS):
+            start = time.perf_counter()
             predict(images)
-            for _ in range(_CALLS):
-                start = time.perf_counter()
-                predict(images)
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            times.append(time.perf_counter() - start)
+        return statistics.median(times) * 1e3
+
+    return turn
 
 
-def benchmark(key: str) -> dict[str, Any]:
+def benchmark(key: str) -> tuple[list[Comparison], dict[str, Any]]:
     """Everything about one network."""
     import numpy as np
 
-    size = {"b0": 224, "s": 384}[key]
-    seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        paths = {**make_ours(key, folder, seconds), **make_theirs(key, folder, seconds)}
-        predictors = load_all(paths)
-    result: dict[str, Any] = {"image_size": size, "conversion_seconds": seconds}
-    for batch in map(int, _BATCHES.value):
-        images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3))
-        rounds = _ROUNDS.value if batch == 1 else max(3, _ROUNDS.value // 3)
-        found = measure(predictors, images.astype(np.uint8), rounds)
-        result[f"batch_{batch}"] = {
-            "milliseconds": {name: round(value * 1e3, 2) for name, value in found.items()},
-            "images_per_second": {name: round(batch / value, 2) for name, value in found.items()},
-            "ratios": {ratio: round(found[slow] / found[fast], 2) for ratio, slow, fast in _RATIOS},
-        }
-    result["onnx_conversion_share"] = round(seconds["onnx"] / seconds["keras onnx"], 2)
-    return result
+    size = _IMAGE_SIZES[key]
+    comparisons: list[Comparison] = []
+    details: dict[str, Any] = {"image_size": size}
+    with tempfile.TemporaryDirectory() as name, Workers() as workers:
+        artefacts = Artefacts(key, Path(name), workers)
+        loaded: dict[str, Callable[[Any], Any]] = {}
+        for batch in map(int, _BATCHES.value):
+            images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+            rounds = Rounds()
+            for artefact in _CHOSEN.value:
+                if artefact == _TIMM and batch != 1:
+                    continue  # exported for one image
+                rounds.enter(artefact, _preparer(artefacts, loaded, artefact, images))
+            rounds.run(flags.FLAGS.rounds if batch == 1 else max(3, flags.FLAGS.rounds // 3))
+            comparisons += compare(
+                rounds, f"V2-{key.upper()}, {size} px, batch {batch}", key, batch
+            )
+            details[f"batch_{batch}_milliseconds"] = rounds.values
+            for artefact, values in rounds.values.items():
+                print(f"V2-{key.upper()} batch {batch:2d} {artefact:18s} {show(values)} ms")
+    return comparisons, {**details, "conversion_seconds": artefacts.seconds}
 
 
-def show(key: str, result: dict[str, Any]) -> None:
-    """Prints the figures of one network."""
-    print(f"V2-{key.upper()} at {result['image_size']} px")
-    for batch in (name for name in result if name.startswith("batch_")):
-        for name, value in result[batch]["milliseconds"].items():
-            speed = result[batch]["images_per_second"][name]
-            print(f"  {batch:9s} {name:18s} {value:10.2f} ms {speed:9.2f} images/s")
-        for name, ratio in result[batch]["ratios"].items():
-            print(f"  {batch:9s} {name}: {ratio:.2f}x")
-    print(f"  conversion to ONNX: {result['onnx_conversion_share']:.2f} of keras.applications'")
+def _preparer(
+    artefacts: Artefacts, loaded: dict[str, Callable[[Any], Any]], name: str, images: Any
+) -> Prepare:
+    def prepare() -> Turn:
+        if name not in loaded:
+            loaded[name] = artefacts.load(name)
+        if name == _TIMM:
+            normalised = images.transpose(0, 3, 1, 2).astype("float32") / 255 - 0.5
+            return make_turn(loaded[name], normalised)
+        return make_turn(loaded[name], images)
+
+    return prepare
+
+
+def compare(rounds: Rounds, shape: str, key: str, batch: int) -> list[Comparison]:
+    """The lines whose two sides were chosen; the targets are those of V2-S at batch 1."""
+    known = [name for name in _BEST_OF if name in rounds.values]
+    best = min(known, key=lambda name: statistics.median(rounds.values[name]), default="")
+    comparisons = []
+    for ours, peer, target in _LINES:
+        name = best if ours == "best" else ours
+        if name not in _CHOSEN.value or peer not in _CHOSEN.value or (peer == _TIMM and batch > 1):
+            continue
+        what = f"latency of the best float32 artefact ({name})" if ours == "best" else name
+        comparisons.append(
+            rounds.compare(
+                name,
+                peer,
+                what=f"{what}, {shape}",
+                unit="ms",
+                target=target if (key, batch) == ("s", 1) else None,
+            )
+        )
+    return comparisons
 
 
 def main() -> None:
+    for flag, chosen, known in (
+        ("networks", _NETWORKS.value, list(_IMAGE_SIZES)),
+        ("artefacts", _CHOSEN.value, _ARTEFACTS),
+    ):
+        for name in chosen:
+            if name not in known:
+                raise UsageError(
+                    f"--{flag}: expected some of {', '.join(known)}, received {name!r}"
+                    f"{suggestion(name, known)}"
+                )
     programs.import_tensorflow()
-    import tensorflow as tf
-
-    from effnetv2_tf.export.report import processor
-
-    report: dict[str, Any] = {
-        "processor": processor(),
-        "system": platform.platform(),
-        "tensorflow": tf.__version__,
-        "networks": {},
-    }
+    comparisons: list[Comparison] = []
+    networks = {}
     for key in _NETWORKS.value:
-        report["networks"][key] = benchmark(key)
-        show(key, report["networks"][key])
-        if _OUTPUT.value:
-            Path(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        lines, networks[key] = benchmark(key)
+        comparisons += lines
+    finish(comparisons, versions=torch_versions(), networks=networks)
 
 
 if __name__ == "__main__":

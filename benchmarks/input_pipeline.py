@@ -1,140 +1,104 @@
-"""Measures the augmentations in tf.data, in images per second.
+"""Input pipelines in images per second: JPEG 500x375 to 224 px with crop, flip, RandAugment.
 
-    python benchmarks/input_pipeline.py --image_size=224 --seconds=6 --output=result.json
+    python benchmarks/input_pipeline.py --torch_python=PATH --output=result.json
+    python benchmarks/input_pipeline.py --variants           # this package's other augmentations
 
-The images are 64 JPEGs of 500x375 pixels, cut from scikit-learn's two photographs and decoded
-again and again. Every variant decodes a random window, resizes it to --image_size and flips it;
-the other steps come on top. Mixup and CutMix work on batches of 64 float images.
+The files are windows of scikit-learn's two photographs. Each contestant runs in a process of
+its own, reads files, and all take turns: this package's training pipeline with
+RandAugment(2, 15); torchvision's v2 transforms on Pillow images (faster here than on tensors)
+in a DataLoader with two worker processes; Keras's RandAugment layer in tf.data, for each image
+and for each batch, after this package's decoding and cropping. Magnitude 15 is half of
+torchvision's scale of 30, so Keras's layer gets factor 0.5.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import time
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from _measure import Rounds, Target, Workers, define_flags, finish, show, torch_versions
+from absl import flags
 
-import numpy as np
-import tensorflow as tf
-from absl import app, flags
-from PIL import Image
-from sklearn.datasets import load_sample_images
+from effnetv2_tf import programs
 
-from effnetv2_tf.data.augment import (
-    AutoAugment,
-    RandAugment,
-    decode_and_random_crop,
-    mixup_and_cutmix,
-    random_flip,
+define_flags(rounds=5, torch=True)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", 1)
+_SECONDS = flags.DEFINE_float("seconds", 4.0, "Time of one measurement.", 0.1)
+_VARIANTS = flags.DEFINE_bool("variants", False, "Measure this package's other pipelines, too.")
+
+_FILES = 256
+_HEIGHT, _WIDTH = 375, 500
+_MAGNITUDE = 15
+_WARM_UP_SECONDS = 1.0
+_TORCHVISION = "torchvision v2, 2 processes"
+_PEERS = (_TORCHVISION, "keras, each image", "keras, each batch")
+_OTHERS = (
+    "crop and flip",
+    "crop and flip, fast DCT scaling",
+    "AutoAugment v0",
+    "mixup and CutMix",
 )
 
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", 1)
-_SECONDS = flags.DEFINE_float("seconds", 6.0, "Time measured per variant.", 0.1)
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file for the result.")
 
-_FILES = 64
-_BATCH = 64
-_CLASSES = 1000
-_HEIGHT, _WIDTH = 375, 500
+def make_jpegs(folder: Path) -> None:
+    """Writes random windows of the photographs, quality 90, each photograph a class."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
 
-ImageFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-def make_jpegs() -> list[bytes]:
-    """Returns the files: random windows of the photographs, quality 90."""
-    photographs = load_sample_images().images
     generator = np.random.default_rng(0)
-    files = []
+    photographs = load_sample_images().images
     for number in range(_FILES):
-        photograph = photographs[number % len(photographs)]
-        y = generator.integers(photograph.shape[0] - _HEIGHT + 1)
-        x = generator.integers(photograph.shape[1] - _WIDTH + 1)
-        buffer = io.BytesIO()
-        window = photograph[y : y + _HEIGHT, x : x + _WIDTH]
-        Image.fromarray(window).save(buffer, "JPEG", quality=90)
-        files.append(buffer.getvalue())
-    return files
+        label = number % len(photographs)
+        height, width, _ = photographs[label].shape
+        y = generator.integers(height - _HEIGHT + 1)
+        x = generator.integers(width - _WIDTH + 1)
+        window = photographs[label][y : y + _HEIGHT, x : x + _WIDTH]
+        path = folder / str(label) / f"{number:03d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(window).save(path, "JPEG", quality=90)
 
 
-def make_dataset(
-    files: list[bytes],
-    augment: ImageFunction | None = None,
-    fast_dct_scaling: bool = False,
-    mix: bool = False,
-) -> tf.data.Dataset:
-    """Returns an endless dataset of batches."""
-    size = _IMAGE_SIZE.value
-
-    def load(number: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-        seed = tf.stack([number, 1])
-        image = decode_and_random_crop(encoded, size, 3, seed, fast_dct_scaling=fast_dct_scaling)
-        image = random_flip(image, seed)
-        return image if augment is None else augment(image, seed)
-
-    def mix_batch(number: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        labels = tf.one_hot((tf.range(_BATCH) * 7) % _CLASSES, _CLASSES)
-        seed = tf.stack([number, 2])
-        return mixup_and_cutmix(tf.cast(images, tf.float32), labels, 0.2, 1.0, seed)
-
-    dataset = tf.data.Dataset.from_tensor_slices(files).cache().repeat().enumerate()
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(_BATCH, drop_remainder=True)
-    if mix:
-        dataset = dataset.enumerate().map(mix_batch, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.prefetch(2)
-
-
-def measure(dataset: tf.data.Dataset) -> dict[str, float]:
-    """Times whole batches for --seconds, after four batches to warm up.
-
-    Processor time per image is given too: it suffers less from other load on the machine.
-    """
-    batches = iter(dataset)
-    for _ in range(4):
-        next(batches)
-    count = 0
-    start, processor_start = time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < _SECONDS.value:
-        next(batches)
-        count += _BATCH
-    seconds, processor_seconds = time.perf_counter() - start, time.process_time() - processor_start
-    return {
-        "images_per_second": round(count / seconds, 1),
-        "processor_ms_per_image": round(processor_seconds / count * 1e3, 3),
+def prepare(workers: Workers, name: str, folder: str) -> Callable[[], float]:
+    """Opens a contestant's pipeline; what it does each round gives images per second."""
+    about = {
+        "folder": folder,
+        "image_size": _IMAGE_SIZE.value,
+        "magnitude": _MAGNITUDE,
+        "batch_size": _BATCH_SIZE.value,
     }
+    if name == _TORCHVISION:
+        worker = workers.start_torch()
+        worker.ask("open_images", **about)
+    else:
+        worker = workers.start("_input_worker.py")
+        worker.ask("open_images", kind=name, **about)
+    return lambda: worker.ask("read_images", seconds=_SECONDS.value, warm_up=_WARM_UP_SECONDS)
 
 
-def main(_: list[str]) -> None:
-    files = make_jpegs()
-    variants = {
-        "decode, crop, flip": make_dataset(files),
-        "the same, fast DCT scaling": make_dataset(files, fast_dct_scaling=True),
-        "+ RandAugment(2, 15)": make_dataset(files, RandAugment(num_layers=2, magnitude=15)),
-        "+ AutoAugment v0": make_dataset(files, AutoAugment("v0")),
-        "+ mixup and CutMix": make_dataset(files, mix=True),
-        "+ RandAugment(2, 15), mixup and CutMix": make_dataset(
-            files, RandAugment(num_layers=2, magnitude=15), mix=True
-        ),
-    }
-    result = {}
-    for name, dataset in variants.items():
-        result[name] = measure(dataset)
-        speed, cost = result[name].values()
-        print(f"{name:42s}{speed:8.1f} images/s  {cost:6.2f} processor ms/image", flush=True)
-    if _OUTPUT.value:
-        report = {
-            "image_size": _IMAGE_SIZE.value,
-            "seconds": _SECONDS.value,
-            "cpus": os.cpu_count(),
-            "tensorflow": tf.__version__,
-            "variants": result,
-        }
-        Path(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n")
+def main() -> None:
+    names = ("ours", *_PEERS, *(_OTHERS if _VARIANTS.value else ()))
+    rounds = Rounds()
+    with tempfile.TemporaryDirectory() as folder, Workers() as workers:
+        make_jpegs(Path(folder))
+        for name in names:
+            rounds.enter(name, lambda name=name: prepare(workers, name, folder))
+        rounds.run(flags.FLAGS.rounds)
+    what = (
+        f"input pipeline, JPEG {_WIDTH}x{_HEIGHT} to {_IMAGE_SIZE.value} px, crop, flip, "
+        f"RandAugment(2, {_MAGNITUDE})"
+    )
+    target = Target("at least", 1.5)
+    comparisons = [
+        rounds.compare("ours", peer, what=what, unit="images/s", target=target) for peer in _PEERS
+    ]
+    others = {name: rounds.values.get(name, []) for name in names if name in _OTHERS}
+    for name, values in others.items():
+        print(f"this package, {name}: {show(values)} images/s")
+    finish(comparisons, versions=torch_versions(), variants=others)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    programs.run(main)

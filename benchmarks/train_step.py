@@ -1,133 +1,120 @@
-"""Training steps of this package and of keras.applications, alternating in one process.
+"""Training steps per second, against keras.applications, timm and the machine itself.
 
-    python benchmarks/train_step.py [--model=B0] [--image_size=128] [--batch_size=16]
+    python benchmarks/train_step.py --models=B0,S --torch_python=PATH --output=result.json
 
-Prints images/s (median over the rounds), the seconds of the first step (tracing included)
-and of the first step at a new image size, and the ratios. Both sides run without XLA, with
-oneDNN as the environment has it, on the same synthetic images; keras.applications gets a
-fixed input size because its classifier refuses variable ones, so a new size means a new
-model there.
+Each contestant runs in a process of its own and all take turns: this package; Keras's own
+networks; timm (PyTorch on the CPU, channels last, training mode, RMSprop with momentum), eager
+and with torch.compile; and matrix products of 2048 to 4096 rows in TensorFlow, which say what
+the machine can do. The same synthetic batch is used again and again, without XLA.
+
+A step is counted as three forward passes of two operations for each multiply-add
+(`effnetv2_tf.count_flops`): forward, gradients of activations, gradients of weights.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-from absl import app, flags
+from _measure import Comparison, Rounds, Target, Workers, define_flags, finish, torch_versions
+from _worker import Worker
+from absl import flags
 
 from effnetv2_tf import programs
 
-programs.prepare_environment()
+_OURS = "effnetv2_tf"
+_KERAS = "keras.applications"
+_EAGER = "timm, eager"
+_COMPILED = "timm, torch.compile"
+_MACHINE = "the machine's matrix products"
+_PEERS = {
+    "keras": (_KERAS, Target("at least", 2.0)),
+    "timm": (_EAGER, Target("at least", 1.4)),
+    "timm_compile": (_COMPILED, Target("at least", 1.2)),
+    "machine": (_MACHINE, Target("at least", 0.45)),
+}
+_GEMM_SIDES = [2048, 3072, 4096]
+_OPERATIONS = 3 * 2  # of a training step, for each multiply-add of the forward pass
 
-_MODEL = flags.DEFINE_enum("model", "B0", ["B0", "B1", "B2", "B3", "S", "M", "L"], "V2 variant.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 128, "Side in pixels.")
-_NEXT_SIZE = flags.DEFINE_integer("next_size", 160, "Side of the stage switched to.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images in a step.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Measurements of each side, alternating.")
-_STEPS = flags.DEFINE_integer("steps", 5, "Steps in one measurement.")
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
-
-
-@dataclass
-class Side:
-    """One contestant's measurements, in seconds but for `images_per_second`."""
-
-    name: str
-    first_step: float = 0.0
-    switch: float = 0.0
-    images_per_second: list[float] = field(default_factory=list)
-    model: Any = None
-    batches: Any = None
-
-    def steps(self, count: int) -> float:
-        """Runs training steps and returns their seconds."""
-        began = time.perf_counter()
-        for _ in range(count):
-            self.model.train_function(self.batches)
-        return time.perf_counter() - began
+define_flags(rounds=7, torch=True)
+_MODELS = flags.DEFINE_list("models", "B0,S", "Of EfficientNetV2: B0, S.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 128, "Side in pixels.", 32)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images in a step.", 1)
+_STEPS = flags.DEFINE_integer("steps", 6, "Steps in one measurement.", 1)
+_CHOSEN = flags.DEFINE_multi_enum("peer", list(_PEERS), list(_PEERS), "Against whom.")
 
 
-def batches(size: int, dynamic: bool):
-    """An endless iterator of one synthetic batch, typed as in training."""
-    import tensorflow as tf
-
-    from effnetv2_tf.training.progressive import forget_sides
-
-    shape = (_BATCH_SIZE.value, size, size, 3)
-    images = tf.random.stateless_uniform(shape, [0, 1], maxval=255.0)
-    labels = tf.random.stateless_uniform(shape[:1], [0, 2], maxval=1000, dtype=tf.int32)
-    dataset = tf.data.Dataset.from_tensors((images, labels)).repeat()
-    return iter(dataset.map(forget_sides) if dynamic else dataset)
+def measure(model: str) -> list[Comparison]:
+    """All peers chosen, for one network."""
+    rounds = Rounds()
+    with Workers() as workers:
+        for name, prepare in contestants(workers, model).items():
+            rounds.enter(name, prepare)
+        rounds.run(flags.FLAGS.rounds)
+    what = f"V2-{model} training, {_IMAGE_SIZE.value} px, batch {_BATCH_SIZE.value}"
+    return [compare(rounds, what, model, *_PEERS[name]) for name in _CHOSEN.value]
 
 
-def start(side: Side, size: int) -> float:
-    """Builds and compiles a model; returns the seconds until its first step is done."""
-    import keras
-
-    import effnetv2_tf
-
-    ours = side.name == "effnetv2_tf"
-    library = effnetv2_tf if ours else keras.applications
-    constructor = getattr(library, f"EfficientNetV2{_MODEL.value}")
-    shape = (None, None, 3) if ours else (size, size, 3)
-    side.model = constructor(weights=None, input_shape=shape)
-    optimizer_class = effnetv2_tf.RMSProp if ours else keras.optimizers.RMSprop
-    optimizer = optimizer_class(0.01, rho=0.9, momentum=0.9, epsilon=1e-3)
-    side.model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
-    if ours:
-        optimizer.build(side.model.trainable_variables)
-    side.model.make_train_function()
-    side.batches = batches(size, dynamic=ours)
-    return side.steps(1)
+def compare(rounds: Rounds, what: str, model: str, peer: str, target: Target) -> Comparison:
+    """One line; the machine's counts operations in place of images."""
+    if peer != _MACHINE:
+        return rounds.compare(_OURS, peer, what=what, unit="images/s", target=target)
+    gigaflops = operations_per_image(model) / 1e9
+    share = rounds.compare(_OURS, peer, what=what, unit="GFLOP/s", target=target)
+    note = f"{gigaflops:.3g} GFLOP for each image"
+    return replace(share, ours=[rate * gigaflops for rate in share.ours], note=note)
 
 
-def measure() -> tuple[Side, Side]:
-    """Runs both sides."""
-    ours, theirs = Side("effnetv2_tf"), Side("keras.applications")
-    ours.first_step = start(ours, _IMAGE_SIZE.value)
-    theirs.first_step = start(theirs, _IMAGE_SIZE.value)
-    for side in (ours, theirs):
-        side.steps(2)
-    for _ in range(_ROUNDS.value):
-        for side in (ours, theirs):
-            seconds = side.steps(_STEPS.value)
-            side.images_per_second.append(_BATCH_SIZE.value * _STEPS.value / seconds)
-    usual = _BATCH_SIZE.value / statistics.median(ours.images_per_second)
-    ours.batches = batches(_NEXT_SIZE.value, dynamic=True)
-    first = ours.steps(1)
-    second = min(ours.steps(1) for _ in range(3))
-    ours.switch = max(0.0, first - second)
-    theirs.switch = start(theirs, _NEXT_SIZE.value) - usual
-    return ours, theirs
+def contestants(workers: Workers, model: str) -> dict[str, Callable[[], Callable[[], float]]]:
+    """How each contestant is made ready, ours first."""
+    shape = {"image_size": _IMAGE_SIZE.value, "batch_size": _BATCH_SIZE.value}
+
+    def keras(library: str) -> Callable[[], float]:
+        worker = workers.start("_keras_worker.py")
+        worker.ask("first_step", library=library, model=model, **shape)
+        return images_per_second(worker)
+
+    def timm(compiled: bool) -> Callable[[], float]:
+        worker = workers.start_torch()
+        worker.ask("first_step", model=model, compiled=compiled, **shape)
+        return images_per_second(worker)
+
+    def gemm() -> Callable[[], float]:
+        worker = workers.start("_keras_worker.py")
+        worker.ask("gemm", sides=_GEMM_SIDES)
+        return lambda: worker.ask("gemm", sides=_GEMM_SIDES) / 1e9
+
+    peers = {
+        "keras": lambda: keras(_KERAS),
+        "timm": lambda: timm(compiled=False),
+        "timm_compile": lambda: timm(compiled=True),
+        "machine": gemm,
+    }
+    chosen = {_PEERS[name][0]: peers[name] for name in _CHOSEN.value}
+    return {_OURS: lambda: keras(_OURS), **chosen}
 
 
-def main(_: list[str]) -> None:
-    ours, theirs = measure()
-    for side in (ours, theirs):
-        speeds = side.images_per_second
-        print(
-            f"{side.name:>20}: {statistics.median(speeds):6.1f} images/s "
-            f"(from {min(speeds):.1f} to {max(speeds):.1f}), first step "
-            f"{side.first_step:5.1f} s, switch to {_NEXT_SIZE.value} px {side.switch:5.2f} s"
-        )
-    ratio = statistics.median(
-        a / b for a, b in zip(ours.images_per_second, theirs.images_per_second, strict=True)
-    )
-    print(f"images/s, ours over theirs:   {ratio:.2f}")
-    print(f"first step, ours over theirs: {ours.first_step / theirs.first_step:.3f}")
-    print(f"stage switch, ours:           {ours.switch:.2f} s")
-    if _OUTPUT.value:
-        sides = [
-            {k: v for k, v in vars(side).items() if k not in ("model", "batches")}
-            for side in (ours, theirs)
-        ]
-        Path(_OUTPUT.value).write_text(json.dumps({"sides": sides, "ratio": ratio}, indent=2))
+def images_per_second(worker: Worker) -> Callable[[], float]:
+    """What a worker does in each round, after two steps that do not count."""
+    worker.ask("steps", count=2)
+    images = _BATCH_SIZE.value * _STEPS.value
+    return lambda: images / worker.ask("steps", count=_STEPS.value)
+
+
+def operations_per_image(model: str) -> int:
+    """Floating-point operations of a training step, for each image."""
+    programs.import_tensorflow()
+    from effnetv2_tf.models import families
+    from effnetv2_tf.models.flops import count_flops
+
+    spec = getattr(families, f"EFFICIENTNETV2_{model}")
+    return _OPERATIONS * count_flops(spec, _IMAGE_SIZE.value)
+
+
+def main() -> None:
+    comparisons = [comparison for model in _MODELS.value for comparison in measure(model)]
+    finish(comparisons, versions=torch_versions())
 
 
 if __name__ == "__main__":
-    app.run(main)
+    programs.run(main)

@@ -1,0 +1,272 @@
+"""What the benchmarks share: taking turns, comparing, and the JSON file of a result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from _worker import NotInstalled, Worker, WorkerFailed
+from absl import flags
+
+from effnetv2_tf.files import write_text
+
+PAUSE_SECONDS = 0.2  # after a turn: threads of some libraries go on spinning for a while
+_PACKAGES = ("effnetv2_tf", "tensorflow", "keras", "onnxruntime", "ai-edge-litert", "numpy")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What ours / theirs is to be."""
+
+    bound: Literal["at least", "at most"]
+    ratio: float
+
+    def __str__(self) -> str:
+        return f"{self.bound} {self.ratio:.3g}x"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours against one peer.
+
+    Attributes:
+      what: was measured, with model, image size and batch size.
+      peer: against whom.
+      unit: of the values.
+      ours: one value a round.
+      theirs: likewise; empty if there are none.
+      target: of the ratio; None for a line without one.
+      note: what a reader must know.
+      missing: why the peer is not there, if it is not installed.
+      failed: why there is no ratio, if something went wrong.
+    """
+
+    what: str
+    peer: str
+    unit: str
+    ours: Sequence[float] = ()
+    theirs: Sequence[float] = ()
+    target: Target | None = None
+    note: str = ""
+    missing: str = ""
+    failed: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over theirs: the median of the rounds' ratios, if the rounds are pairs."""
+        if not (self.ours and self.theirs):
+            return None
+        if len(self.ours) != len(self.theirs):
+            return statistics.median(self.ours) / statistics.median(self.theirs)
+        return statistics.median(a / b for a, b in zip(self.ours, self.theirs, strict=True))
+
+    @property
+    def verdict(self) -> str:
+        """`reached`, `missed`, or why it cannot be said."""
+        if self.missing:
+            return "peer not installed"
+        if self.failed or not self.theirs:
+            return "failed"
+        if self.target is None:
+            return ""
+        if self.ratio is None:
+            return "missed"
+        at_least = self.target.bound == "at least"
+        reached = self.ratio >= self.target.ratio if at_least else self.ratio <= self.target.ratio
+        return "reached" if reached else "missed"
+
+    def __str__(self) -> str:
+        head = f"{self.what}, against {self.peer}"
+        if self.missing or self.failed:
+            return f"{head}: {self.verdict}: {self.missing or self.failed}"
+        ratio = "none" if self.ratio is None else number(self.ratio)
+        goal = f", target {self.target}: {self.verdict}" if self.target else ""
+        return f"{head}: {show(self.ours)} and {show(self.theirs)} {self.unit}; ratio {ratio}{goal}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, with what follows from them."""
+        return {**asdict(self), "ratio": self.ratio, "verdict": self.verdict}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
+        """The inverse of `as_dict`."""
+        known = {name: values[name] for name in cls.__dataclass_fields__}
+        target = known["target"]
+        return cls(**{**known, "target": Target(**target) if target else None})
+
+
+def show(values: Sequence[float]) -> str:
+    """Median and spread, in three digits or more: `12.3 (11.9 to 13.0)`."""
+    if not values:
+        return "-"
+    median = statistics.median(values)
+    if len(values) == 1:
+        return number(median)
+    low, high = number(min(values), like=median), number(max(values), like=median)
+    return f"{number(median)} ({low} to {high})"
+
+
+def number(value: float, like: float | None = None) -> str:
+    """A value with three significant digits or more, as many decimals as `like` would get."""
+    size = abs(value if like is None else like)
+    return f"{value:.{max(0, 2 - math.floor(math.log10(size))) if size else 0}f}"
+
+
+@dataclass
+class Rounds:
+    """Contestants by name, ours among them, their values, and why some have none."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    turns: dict[str, Callable[[], float]] = field(default_factory=dict)
+
+    def enter(self, name: str, prepare: Callable[[], Callable[[], float]]) -> None:
+        """Adds a contestant: `prepare()` gives what is called, and returns a value, each round."""
+        print(f"  {name}: getting ready", file=sys.stderr, flush=True)
+        self._try(name, lambda: self.turns.update({name: prepare()}))
+
+    def run(self, count: int, pause: float = PAUSE_SECONDS) -> None:
+        """Rounds in which all take their turns, so that other load meets all alike."""
+        for _ in range(count):
+            for name in list(self.turns):
+                self._try(name, lambda name=name: self._take(name))
+                time.sleep(pause)
+
+    def compare(self, ours: str, peer: str, **about: Any) -> Comparison:
+        """The comparison of two contestants; `about`: further fields of `Comparison`."""
+        failures = [f"{n}: {self.failed[n]}" for n in (ours, peer) if n in self.failed]
+        return Comparison(
+            peer=peer,
+            ours=self.values.get(ours, []),
+            theirs=self.values.get(peer, []),
+            missing=self.missing.get(ours, "") or self.missing.get(peer, ""),
+            failed="; ".join(failures),
+            **about,
+        )
+
+    def _take(self, name: str) -> None:
+        value = self.turns[name]()
+        self.values.setdefault(name, []).append(value)
+
+    def _try(self, name: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+            return
+        except NotInstalled as error:
+            self.missing[name] = str(error)
+        except WorkerFailed as error:
+            self.failed[name] = str(error)
+        self.turns.pop(name, None)
+        self.values.pop(name, None)
+        print(f"  {name}: {self.missing.get(name) or self.failed[name]}", file=sys.stderr)
+
+
+class Workers(ExitStack):
+    """Workers that all end with this context."""
+
+    def start(self, script: str, python: str | None = None) -> Worker:
+        """A new one."""
+        return self.enter_context(Worker(script, python))
+
+    def start_torch(self) -> Worker:
+        """One in the Python of `--torch_python`.
+
+        Raises:
+          NotInstalled: without the flag.
+        """
+        if flags.FLAGS.torch_python is None:
+            raise NotInstalled("--torch_python names no Python with torch, torchvision and timm")
+        return self.start("_torch_worker.py", flags.FLAGS.torch_python)
+
+
+def torch_versions() -> dict[str, str]:
+    """Of the PyTorch peers' packages, or that they are not installed."""
+    try:
+        with Workers() as workers:
+            return workers.start_torch().ask("versions")
+    except (NotInstalled, WorkerFailed):
+        return {"torch, torchvision, timm": "not installed"}
+
+
+def define_flags(rounds: int, torch: bool = False) -> None:
+    """The flags that benchmarks have in common: --rounds, --output, --torch_python."""
+    flags.DEFINE_integer("rounds", rounds, "Measurements of each side, taking turns.", 1)
+    flags.DEFINE_string("output", None, "JSON file for the result.")
+    if torch:
+        flags.DEFINE_string(
+            "torch_python",
+            None,
+            "A Python that has torch, torchvision and timm, such as another environment's "
+            "bin/python. Without it those peers are reported as not installed.",
+        )
+
+
+def finish(comparisons: Sequence[Comparison], **details: Any) -> None:
+    """Prints the comparisons, and writes them with machine, versions and date to --output.
+
+    Args:
+      comparisons: the lines.
+      details: further results, and `versions` of peers, in plain values.
+    """
+    for comparison in comparisons:
+        print(comparison)
+    if flags.FLAGS.output:
+        write_result(Path(flags.FLAGS.output), comparisons, **details)
+
+
+def write_result(path: Path, comparisons: Sequence[Comparison], **details: Any) -> None:
+    """Writes what `finish` says."""
+    report = {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": machine(),
+        "versions": {**versions(), **details.pop("versions", {})},
+        "comparisons": [comparison.as_dict() for comparison in comparisons],
+        **details,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(report, indent=1) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, the cores that may be used, and how busy they were."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    fields = {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}
+    vectors = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
+    return {
+        "processor": fields.get("model name", platform.processor()).strip(),
+        "vector_instructions": vectors,
+        "cores": cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load_of_the_last_minutes": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages of this environment, without importing them."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

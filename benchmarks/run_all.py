@@ -1,0 +1,223 @@
+"""Runs all benchmarks and renders docs/benchmarks.md.
+
+    python benchmarks/run_all.py [--torch_python=PATH] [--rows=training,memory]
+
+Each row is a script of this folder in a process of its own, with its result in a JSON file in
+--output, and what it says on the way in a .log file beside that. A row with a result made by the
+same command is not run again (--again does), so the same command goes on after an
+interruption; one that fails is recorded with the reason and tried again next time. Without
+--torch_python, the PyTorch peers are reported as not installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from _page import Section, write_page
+from absl import flags
+
+from effnetv2_tf import programs
+from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.files import write_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One benchmark.
+
+    Attributes:
+      script: in this folder.
+      title: of its part of the page.
+      how: what is measured.
+      arguments: that differ from the script's defaults.
+      torch: whether it has PyTorch peers.
+      result_flag: the flag that names the JSON file.
+    """
+
+    script: str
+    title: str
+    how: str
+    arguments: tuple[str, ...] = ()
+    torch: bool = False
+    result_flag: str = "output"
+
+
+ROWS = {
+    "training": Row(
+        "train_step.py",
+        "Training steps",
+        "Forward, backward and RMSProp with momentum on one synthetic batch, float32, without XLA. "
+        "timm: PyTorch, channels last, symmetric padding and the optimizer's foreach form, which "
+        "measured faster than TensorFlow's padding and the default. The machine: the best rate of "
+        "square matrix products of 2048, 3072 and 4096 rows; a step counts as six operations for "
+        "each multiply-add of the forward pass.",
+        torch=True,
+    ),
+    "memory": Row(
+        "step_memory.py",
+        "Peak memory of training steps",
+        "Largest resident size of a fresh process that makes three steps, less its size after the "
+        "imports.",
+    ),
+    "first_step": Row(
+        "first_step.py",
+        "First training step",
+        "A fresh process imports, builds, compiles and makes one step in `Model.fit`.",
+    ),
+    "stage_switches": Row(
+        "stage_switches.py",
+        "Stage switches",
+        "Four stages of six steps with growing images. Ours: `ProgressiveLearning` in one `fit`. "
+        "keras.applications: one `fit` for each stage, on a network without its own classifier, "
+        "which would refuse other sizes. google/automl does the same, one trace for each size, "
+        "and was not measured.",
+    ),
+    "input_pipeline": Row(
+        "input_pipeline.py",
+        "Input pipeline",
+        "256 files, windows of scikit-learn's two photographs. Ours: the training program's "
+        "pipeline, labels included. torchvision: v2 transforms on Pillow images in a DataLoader. "
+        "Keras: its RandAugment layer with factor 0.5 in tf.data, after our decoding and crop.",
+        torch=True,
+    ),
+    "inference": Row(
+        "inference.py",
+        "Inference",
+        "Exports with random weights, each in its own runtime with two threads.",
+        (
+            "--networks=s",
+            "--batches=1",
+            "--artefacts=savedmodel,tflite,onnx,keras savedmodel,timm onnx",
+        ),
+        torch=True,
+    ),
+    "group_convolutions": Row(
+        "group_convolutions.py",
+        "Group convolutions",
+        "Two networks that differ in nothing but the group convolution.",
+    ),
+    "startup": Row(
+        "startup.py",
+        "Import and build",
+        "Fresh processes, TensorFlow's import included on both sides.",
+    ),
+    "progressive": Row(
+        "progressive.py",
+        "Progressive against fixed size",
+        "configs/fashion_mnist.yaml against configs/fashion_mnist_fixed.yaml, seconds of training "
+        "without evaluation, from the runs' history.csv.",
+        ("--notrain",),
+        result_flag="result",
+    ),
+}
+
+_OUTPUT = flags.DEFINE_string("output", "runs/benchmarks", "Folder of the results.")
+_ROWS = flags.DEFINE_list("rows", list(ROWS), "Of: " + ", ".join(ROWS))
+_AGAIN = flags.DEFINE_bool("again", False, "Run rows that have a result, too.")
+_RENDER_ONLY = flags.DEFINE_bool("render_only", False, "Run nothing; render what there is.")
+_PAGE = flags.DEFINE_string("page", "docs/benchmarks.md", "Page; pictures go to pictures/ beside.")
+_TORCH = flags.DEFINE_string("torch_python", None, "A Python with torch, torchvision and timm.")
+_RUNS = flags.DEFINE_string("progressive_runs", "runs/progressive", "See progressive.py --output.")
+_LIMIT = flags.DEFINE_integer("row_seconds", 1800, "A row that takes longer is stopped.", 1)
+
+
+def arguments_of(name: str) -> list[str]:
+    """A row's script and flags, but for the file of its result."""
+    row = ROWS[name]
+    arguments = [row.script, *row.arguments]
+    if name == "progressive":
+        arguments.append(f"--output={_RUNS.value}")
+    if row.torch and _TORCH.value:
+        arguments.append(f"--torch_python={_TORCH.value}")
+    return arguments
+
+
+def shown_command(arguments: list[str]) -> str:
+    """As somebody else would type it."""
+    texts = [
+        "--torch_python=PATH"
+        if text.startswith("--torch_python")
+        else (f"'{text}'" if " " in text else text)
+        for text in arguments
+    ]
+    return " ".join([f"python benchmarks/{texts[0]}", *texts[1:]])
+
+
+def read_result(name: str) -> dict[str, Any] | None:
+    """A row's result, if there is one."""
+    path = Path(_OUTPUT.value) / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def run_row(name: str) -> None:
+    """Runs a row's script, and notes its command, or why it failed, in the result."""
+    arguments = arguments_of(name)
+    path = Path(_OUTPUT.value) / f"{name}.json"
+    path.unlink(missing_ok=True)
+    command = [sys.executable, str(Path(__file__).parent / arguments[0]), *arguments[1:]]
+    command.append(f"--{ROWS[name].result_flag}={path}")
+    began = time.perf_counter()
+    reason = _run(command, path.with_suffix(".log"))
+    result = read_result(name) or {"failed": reason or "wrote no result"}
+    if reason:
+        result = {"failed": reason}
+    result["arguments"] = arguments
+    result["seconds"] = round(time.perf_counter() - began, 1)
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    print(f"{name}: {result.get('failed', 'done')}, {result['seconds']:.0f} s", flush=True)
+
+
+def _run(command: list[str], notes: Path) -> str:
+    """Runs a command in a process group of its own; returns why it failed, or nothing."""
+    with notes.open("w") as file:
+        process = subprocess.Popen(command, stderr=file, start_new_session=True)
+        try:
+            code = process.wait(_LIMIT.value)
+        except subprocess.TimeoutExpired:
+            return f"took more than {_LIMIT.value} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+                process.wait()
+    if code == 0:
+        return ""
+    lines = notes.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {code}"
+
+
+def main() -> None:
+    for name in _ROWS.value:
+        if name not in ROWS:
+            raise UsageError(
+                f"--rows: expected some of {', '.join(ROWS)}, received {name!r}"
+                f"{suggestion(name, ROWS)}"
+            )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a row's processes end, too
+    Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)
+    for name in () if _RENDER_ONLY.value else _ROWS.value:
+        known = read_result(name) or {"failed": "not run"}
+        fresh = "failed" not in known and known["arguments"] == arguments_of(name)
+        if fresh and not _AGAIN.value:
+            print(f"{name}: has a result from {known['date']}")
+            continue
+        print(f"{name}: {shown_command(arguments_of(name))}", flush=True)
+        run_row(name)
+    sections = []
+    for name, row in ROWS.items():
+        result = read_result(name)
+        arguments = (result or {}).get("arguments") or arguments_of(name)
+        sections.append(Section(name, row.title, row.how, shown_command(arguments), result))
+    write_page(sections, Path(_PAGE.value))
+    print(f"{_PAGE.value}: written")
+
+
+if __name__ == "__main__":
+    programs.run(main)

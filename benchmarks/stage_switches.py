@@ -1,0 +1,63 @@
+"""Extra seconds at the three stage switches of a four-stage run.
+
+    python benchmarks/stage_switches.py --output=result.json
+
+Ours: one `fit` with `ProgressiveLearning`. keras.applications: one `fit` for each stage, the
+network and the optimizer going on; that is google/automl's way as well, which is not measured
+here. Extra is the time between the last step of a stage and the end of the first of the next,
+less an ordinary step of that stage; building the datasets, which draw one synthetic batch again
+and again, is in it. Every measurement is a fresh process, and the two libraries take turns.
+"""
+
+from __future__ import annotations
+
+from _measure import Rounds, Target, define_flags, finish
+from _worker import Worker
+from absl import flags
+
+from effnetv2_tf import programs
+
+_LIBRARIES = ("effnetv2_tf", "keras.applications")
+
+define_flags(rounds=5)
+_MODEL = flags.DEFINE_enum("model", "B0", ["B0", "S"], "Of EfficientNetV2.")
+_SIZES = flags.DEFINE_list("image_sizes", "96,128,160,192", "Sides of the stages in pixels.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images in a step.", 1)
+_STEPS = flags.DEFINE_integer("steps", 6, "Steps in a stage.", 3)
+
+
+def main() -> None:
+    image_sizes = programs.parse_sizes("image_sizes", _SIZES.value)
+    switches: dict[str, list[list[float]]] = {library: [] for library in _LIBRARIES}
+
+    def seconds(library: str) -> float:
+        with Worker("_stages_worker.py") as worker:
+            extra = worker.ask(
+                "run_stages",
+                library=library,
+                model=_MODEL.value,
+                image_sizes=image_sizes,
+                batch_size=_BATCH_SIZE.value,
+                steps=_STEPS.value,
+            )
+        switches[library].append(extra)
+        return sum(extra)
+
+    rounds = Rounds()
+    for library in _LIBRARIES:
+        rounds.enter(library, lambda library=library: lambda: seconds(library))
+    rounds.run(flags.FLAGS.rounds)
+    sizes = ", ".join(map(str, image_sizes))
+    comparison = rounds.compare(
+        *_LIBRARIES,
+        what=f"extra seconds at the switches of a run of {len(image_sizes)} stages ({sizes} px), "
+        f"V2-{_MODEL.value}, batch {_BATCH_SIZE.value}",
+        unit="s",
+        target=Target("at most", 0.05),
+        note="one `fit` for each stage there; Keras generalises its trace at the second size",
+    )
+    finish([comparison], extra_seconds_of_each_switch=switches)
+
+
+if __name__ == "__main__":
+    programs.run(main)

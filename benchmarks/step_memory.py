@@ -1,0 +1,57 @@
+"""Peak resident memory of training steps at a large batch, against keras.applications.
+
+    python benchmarks/step_memory.py --batch_size=64 --output=result.json
+
+Every measurement is a fresh process: import, build, `fit` for one step, two more steps. Counted
+is the process's largest resident size, less what it was after the imports.
+"""
+
+from __future__ import annotations
+
+from _measure import Rounds, Target, define_flags, finish
+from _worker import Worker
+from absl import flags
+
+from effnetv2_tf import programs
+
+_LIBRARIES = ("effnetv2_tf", "keras.applications")
+
+define_flags(rounds=5)
+_MODEL = flags.DEFINE_enum("model", "B0", ["B0", "S"], "Of EfficientNetV2.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 128, "Side in pixels.", 32)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a step.", 1)
+
+
+def megabytes(library: str) -> float:
+    """What the steps of a fresh process take at most."""
+    with Worker("_keras_worker.py") as worker:
+        worker.ask(
+            "first_step",
+            library=library,
+            model=_MODEL.value,
+            image_size=_IMAGE_SIZE.value,
+            batch_size=_BATCH_SIZE.value,
+        )
+        worker.ask("steps", count=2)
+        memory = worker.ask("memory")
+    return memory["peak"] - memory["after_import"]
+
+
+def main() -> None:
+    rounds = Rounds()
+    for library in _LIBRARIES:
+        rounds.enter(library, lambda library=library: lambda: megabytes(library))
+    rounds.run(flags.FLAGS.rounds)
+    shape = f"V2-{_MODEL.value}, {_IMAGE_SIZE.value} px, batch {_BATCH_SIZE.value}"
+    comparison = rounds.compare(
+        *_LIBRARIES,
+        what=f"peak memory of training steps, {shape}",
+        unit="MB",
+        target=Target("at most", 0.6),
+        note="above what is resident after the imports",
+    )
+    finish([comparison])
+
+
+if __name__ == "__main__":
+    programs.run(main)
