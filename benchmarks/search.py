@@ -5,8 +5,9 @@
 
 `--reward=table` is a made-up table over EfficientNetV2's space: every choice has a gain, every
 pair of neighbouring decisions another, so nothing is trained. `--reward=digits` trains the
-networks of configs/search_v2_digits.yaml, each once: what was measured is kept in
-measured.json, and the same command goes on after an interruption.
+networks of configs/search_v2_digits.yaml, with `--set` as in a search, one after the other in
+this process and each once: what was measured is kept in measured.json, which all searches
+share, and the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _OUTPUT = flags.DEFINE_string("output", "runs/searchers", "Folder of results and
 _REWARD = flags.DEFINE_enum("reward", "table", ["table", "digits"], "What is searched for.")
 _TRIALS = flags.DEFINE_integer("trials", 200, "Of each search.", lower_bound=1)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Searches of each kind.", lower_bound=1)
+_SET = flags.DEFINE_multi_string("set", [], "Overrides one key of the search; repeatable.")
 _SEARCHERS = flags.DEFINE_list("searchers", ["controller", "evolution", "random"], "Who searches.")
 
 Reward = Callable[[Mapping[str, int | str]], float]
@@ -58,7 +60,8 @@ class DigitsReward:
         from effnetv2_tf.search.config import load_recipes, load_search
         from effnetv2_tf.search.step_time import Timing
 
-        config = load_search(CONFIG, ["reward.kind=flops"])  # a time would differ from run to run
+        # A time would differ from run to run.
+        config = load_search(CONFIG, ["reward.kind=flops", *_SET.value])
         _, self._proxy = load_recipes(config)
         self.space = build_space(config, self._proxy)
         self._reward = build_reward(config, self._proxy, num_classes=10, channels=1)
@@ -75,19 +78,18 @@ class DigitsReward:
         return self._known[key]
 
     def _train(self, choices: Mapping[str, int | str]) -> float:
-        from effnetv2_tf.search.evaluation import try_isolated
+        import keras
+
         from effnetv2_tf.search.rewards import Measurement
-        from effnetv2_tf.search.trial_process import TrialTask
-        from effnetv2_tf.training.isolated_run import Limits
+        from effnetv2_tf.search.trial_process import TrialTask, try_recipe
 
         folder = self._output / "trials" / f"{len(self._known):05d}"
         recipe = self.space.recipe(self.space.decode(choices), self._proxy)
         task = TrialTask(recipe, folder, None, self._timing, self._output / "step_times.json")
+        keras.backend.clear_session()
         costs: dict = {}
         try:
-            result = try_isolated(
-                task, Limits(600), lambda news: None if "epoch" in news else costs.update(news)
-            )
+            result = try_recipe(task, lambda news: None if "epoch" in news else costs.update(news))
         except TrainingFailure as error:
             print(f"{folder}: {error}")
             return 0.0
@@ -100,7 +102,7 @@ def search(kind: str, seed: int, trials: int, space, reward: Reward) -> list[flo
     from effnetv2_tf.search.config import load_search
     from effnetv2_tf.search.samplers import distributions
 
-    overrides = [f"sampler.kind={kind}", f"seed={seed}"]
+    overrides = [*_SET.value, f"sampler.kind={kind}", f"seed={seed}"]
     study = optuna.create_study(
         direction="maximize", sampler=build_sampler(load_search(CONFIG, overrides), space, seed)
     )

@@ -230,7 +230,7 @@ def _labels_of_run(model_dir: Path, recipe: Recipe, classes: int) -> tuple[str, 
 
 
 def _recipe_preparation(recipe: Recipe, channels: int) -> ImagePreparation:
-    preprocessing = build.network_spec(recipe.model).preprocessing
+    preprocessing = build.model_spec(recipe.model).preprocessing
     padding = recipe.data.eval_crop_padding
     return ImagePreparation(
         image_size=build.evaluation_size(recipe),

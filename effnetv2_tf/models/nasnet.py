@@ -23,8 +23,6 @@ from effnetv2_tf.models.layers.nasnet_cell import PreviousSize
 from effnetv2_tf.models.nasnet_specs import NASNET_LARGE, NASNET_MOBILE, STACKS, NASNetSpec
 from effnetv2_tf.models.network import check_arguments
 
-# Of the auxiliary classifier's loss, beside 1 for the classifier's.
-AUXILIARY_LOSS_WEIGHT = 0.4
 _AUXILIARY_FILTERS = (128, 768)
 
 
@@ -54,7 +52,7 @@ def build_nasnet(
       A Keras model from (batch, height, width, channels) to (batch, classes); without the
       top to (batch, height / 32, width / 32, penultimate filters) or (batch, penultimate
       filters). With the spec's `auxiliary_head` it has a second output of (batch, classes),
-      named `auxiliary_classifier`: train both, with `AUXILIARY_LOSS_WEIGHT`, and take
+      named `auxiliary_classifier`: train both, with `nasnet_specs.AUXILIARY_LOSS_WEIGHT`, and take
       `without_auxiliary_head` for the rest.
 
     Raises:

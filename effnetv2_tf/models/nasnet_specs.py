@@ -9,6 +9,8 @@ from effnetv2_tf.models.specs import Preprocessing
 
 # Stacks of normal cells; a reduction cell stands between two of them.
 STACKS = 3
+# Of the auxiliary classifier's loss, beside 1 for the classifier's.
+AUXILIARY_LOSS_WEIGHT = 0.4
 # x / 127.5 - 1, as the NASNets were trained.
 CENTRED_127_5 = Preprocessing(mean=(127.5,), std=(127.5,), interpolation="bilinear")
 

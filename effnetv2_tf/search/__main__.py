@@ -110,9 +110,11 @@ def _report(session: Any) -> None:
         ("rewards.png", "reward over the trials"),
         ("front.png", "accuracy against parameters, multiply-adds and step time"),
         ("best.png", "the best network"),
+        ("best_cells.png", "its cells"),
         ("best.yaml", "its recipe: python -m effnetv2_tf.train --config=... --model_dir=..."),
     ):
-        print(f"  {output / name}: {what}")
+        if (output / name).exists():
+            print(f"  {output / name}: {what}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ from __future__ import annotations
 import optuna
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.models.stage_costs import spec_stages, totals
+from effnetv2_tf.models.flops import stage_table
+from effnetv2_tf.models.nasnet_specs import NASNETS, NASNetSpec
+from effnetv2_tf.models.stage_costs import StageRow, spec_stages, totals
+from effnetv2_tf.search.cell_space import CellSpace
 from effnetv2_tf.search.config import SearchConfig
 from effnetv2_tf.search.decisions import Space
 from effnetv2_tf.search.evolution import EvolutionSampler
@@ -24,10 +27,13 @@ def build_space(config: SearchConfig, proxy: Recipe) -> Space:
     """
     section = config.space
     if section.kind == "cells":
-        raise UsageError(
-            "space.kind: expected 'stages' or 'fusing', received 'cells': a recipe has no place "
-            "for a genotype; from Python, search `cell_space.CellSpace` with the same samplers"
-        )
+        spec = build.model_spec(proxy.model)
+        if not isinstance(spec, NASNetSpec):
+            raise UsageError(
+                f"space.kind: 'cells' expects the recipe's model.name to be one of "
+                f"{', '.join(NASNETS)}, received {proxy.model.name!r}"
+            )
+        return CellSpace(section.blocks_per_cell, section.operations, spec.genotype)
     backbone = build.network_spec(proxy.model)
     try:
         if section.kind == "fusing":
@@ -49,12 +55,21 @@ def build_reward(config: SearchConfig, proxy: Recipe, num_classes: int, channels
     section = config.reward
     if section.kind == "multi_objective":
         return MultiObjective()
-    spec = build.network_spec(proxy.model)
-    rows = spec_stages(spec, build.evaluation_size(proxy), classes=num_classes, channels=channels)
-    parameters, multiply_adds = totals(rows)
+    parameters, multiply_adds = totals(network_rows(proxy, num_classes, channels))
     if section.kind == "flops":
         return FlopsAware(section.target_multiply_adds or multiply_adds, section.exponent)
     return TrainingAware(parameters, section.step_time_exponent, section.parameters_exponent)
+
+
+def network_rows(recipe: Recipe, classes: int, channels: int) -> tuple[StageRow, ...]:
+    """The rows of a recipe's network, see `flops.stage_table`, without an auxiliary head."""
+    size = build.evaluation_size(recipe)
+    if recipe.model.name not in NASNETS:
+        spec = build.network_spec(recipe.model)
+        return spec_stages(spec, size, classes=classes, channels=channels)
+    model = recipe.model.model_copy(update={"weights": None, "auxiliary_head": None})
+    recipe = recipe.model_copy(update={"model": model})
+    return stage_table(build.build_model(recipe, classes, channels), size)
 
 
 def build_sampler(

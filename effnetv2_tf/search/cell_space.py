@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.genotypes import INPUT_STATES, OPERATIONS, Block, Cell, Genotype, Operation
 from effnetv2_tf.search.decisions import Choice, Decision, Space, check_not_empty
+from effnetv2_tf.training.networks import model_spec
 from effnetv2_tf.training.recipe import Recipe
+from effnetv2_tf.training.recipe_files import parse_recipe
 
 CELLS = ("normal", "reduction")
 
@@ -22,13 +23,21 @@ class CellSpace(Space[Genotype]):
     Args:
       blocks: of each cell, 5 in the paper.
       operations: to choose from, the paper's thirteen.
+      backbone: the cells to begin with, if they are in the space; NASNet-A's are not, since
+        their outputs name states that blocks use.
 
     Raises:
       ValueError: if there are no blocks or operations.
     """
 
-    def __init__(self, blocks: int = 5, operations: Sequence[Operation] = OPERATIONS) -> None:
+    def __init__(
+        self,
+        blocks: int = 5,
+        operations: Sequence[Operation] = OPERATIONS,
+        backbone: Genotype | None = None,
+    ) -> None:
         self.blocks = blocks
+        self._backbone = backbone
         decisions: list[Decision] = []
         for cell in CELLS:
             for number in range(blocks):
@@ -75,10 +84,21 @@ class CellSpace(Space[Genotype]):
         return choices
 
     def recipe(self, point: Genotype, recipe: Recipe) -> Recipe:
-        raise UsageError(
-            "space.kind: expected 'stages' or 'fusing', received 'cells': a training recipe does "
-            "not take a genotype; decode gives the Genotype for NASNet's builder"
-        )
+        """`recipe`, which must be for a NASNet, with these cells; the stacks' widths stay."""
+        tree = recipe.model_dump()
+        filters = model_spec(recipe.model).filters  # type: ignore[union-attr]
+        tree["model"] |= {
+            "genotype": point.as_values(),
+            "filters": filters,
+            "penultimate_filters": None,
+        }
+        return parse_recipe(tree, recipe.name)
 
     def backbone_point(self) -> Genotype | None:
-        return None
+        if self._backbone is None:
+            return None
+        try:
+            self.encode(self._backbone)
+        except ValueError:
+            return None
+        return self._backbone

@@ -39,7 +39,7 @@ class SpaceSection(Section):
     """What can be chosen; see `spaces.StageSpace`, `spaces.FusingSpace`, `cell_space.CellSpace`.
 
     `layers` to `se_ratio` are of `stages`, `fused_stages` of `fusing`, the rest of `cells`. The
-    recipe's network is the backbone.
+    recipe's network is the backbone; for `cells` it is a NASNet.
     """
 
     kind: Literal["stages", "fusing", "cells"]

@@ -12,22 +12,23 @@ from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_tf.errors import TrainingFailure
 from effnetv2_tf.files import write_text
-from effnetv2_tf.models.stage_costs import spec_stages
 from effnetv2_tf.reporting.architecture import draw_architecture
 from effnetv2_tf.reporting.architecture_search import draw_front, draw_rewards
+from effnetv2_tf.reporting.cells import draw_genotype
 from effnetv2_tf.reporting.pareto import Direction, pareto_front
+from effnetv2_tf.search.build import network_rows
 from effnetv2_tf.search.decisions import Space
 from effnetv2_tf.search.evaluation import INHERITED_FROM, MEASUREMENT, SAME_AS
 from effnetv2_tf.search.rewards import Measurement
 from effnetv2_tf.search.samplers import REWARD
 from effnetv2_tf.search.study import REASON, RETRY_OF, counted
-from effnetv2_tf.training import build
 from effnetv2_tf.training.monitors import rows_to_csv
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import dump_recipe
 
 TABLE_NAME = "trials.csv"
 BEST_NAME = "best.yaml"
+CELLS_NAME = "best_cells.png"
 _STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "stopped early"}
 _MEASURED = list(Measurement.__dataclass_fields__)
 
@@ -123,13 +124,10 @@ def publish(
     chosen = space.recipe(space.decode({name: best[name] for name in names}), recipe)
     chosen = chosen.model_copy(update={"name": f"{recipe.name}, searched"})
     write_text(output / BEST_NAME, dump_recipe(chosen))
-    stages = spec_stages(
-        build.network_spec(chosen.model),
-        build.evaluation_size(chosen),
-        classes=classes,
-        channels=channels,
-    )
-    draw_architecture(stages, output / "best.png", f"{chosen.name}: trial {best['trial']}")
+    title = f"{chosen.name}: trial {best['trial']}"
+    draw_architecture(network_rows(chosen, classes, channels), output / "best.png", title)
+    if chosen.model.genotype is not None:
+        draw_genotype(chosen.model.genotype.genotype, output / CELLS_NAME, title)
     states = [row["state"] for row in rows]
     summary = {
         "best": best,

@@ -16,6 +16,7 @@ import filelock
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.files import write_text
 from effnetv2_tf.models import scaling
+from effnetv2_tf.models.nasnet_specs import NASNetSpec
 from effnetv2_tf.models.specs import NetworkSpec
 from effnetv2_tf.training.recipe import Recipe
 
@@ -125,9 +126,8 @@ def measure_step_time(recipe: Recipe, num_classes: int, channels: int, timing: T
 def measured_batch(recipe: Recipe) -> tuple[int, int]:
     """Images and their side in pixels, of a batch of the recipe's last stage."""
     progressive, training = recipe.progressive, recipe.training
-    sizes = progressive.image_sizes or progressive.image_size
     batch_size = progressive.batch_sizes[-1] if progressive.batch_sizes else training.batch_size
-    return batch_size, sizes[-1]
+    return batch_size, progressive.given_sizes[-1]
 
 
 def cache_key(recipe: Recipe, num_classes: int, channels: int, device: str) -> str:
@@ -143,7 +143,7 @@ def cache_key(recipe: Recipe, num_classes: int, channels: int, device: str) -> s
     from effnetv2_tf.training import build
 
     parts: dict[str, Any] = {
-        "network": _resolved(build.network_spec(recipe.model)),
+        "network": _resolved(build.model_spec(recipe.model)),
         "synchronized_batch_norm": recipe.model.synchronized_batch_norm,
         "optimizer": recipe.optimizer.model_dump(),
         "batch": measured_batch(recipe),
@@ -156,12 +156,14 @@ def cache_key(recipe: Recipe, num_classes: int, channels: int, device: str) -> s
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _resolved(spec: NetworkSpec) -> dict[str, Any]:
+def _resolved(spec: NetworkSpec | NASNetSpec) -> dict[str, Any]:
     """A network by the widths and layers that it has, not by how they came about."""
     values = asdict(spec)
-    for name in ("name", "width", "depth", "scale_stem", "scale_head", "rounding"):
+    for name in ("name", "train_size", "eval_size", "preprocessing"):
         del values[name]
-    for name in ("train_size", "eval_size", "preprocessing"):
+    if isinstance(spec, NASNetSpec):
+        return values
+    for name in ("width", "depth", "scale_stem", "scale_head", "rounding"):
         del values[name]
     values["stem_filters"] = scaling.scaled_stem_filters(spec)
     values["head_filters"] = scaling.scaled_head_filters(spec)

@@ -68,8 +68,8 @@ def try_recipe(task: TrialTask, tell: Callable[[Any], None]) -> dict[str, Any]:
     trainer = Trainer(task.recipe, task.folder, strategy, verbose=2)
     tell(
         {
-            "parameters": int(trainer.model.count_params()),
-            "multiply_adds": count_flops(trainer.model, build.evaluation_size(task.recipe)),
+            "parameters": int(trainer.network.count_params()),
+            "multiply_adds": count_flops(trainer.network, build.evaluation_size(task.recipe)),
             **times,
         }
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -23,15 +23,17 @@ from effnetv2_tf.data.service import check_reachable
 from effnetv2_tf.data.sources import KINDS, DataError, Source, TooManyBadRecords, open_source
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models import transfer
-from effnetv2_tf.models.families import SPECS
-from effnetv2_tf.models.network import build_network
-from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
+from effnetv2_tf.models.nasnet_specs import NASNETS
 from effnetv2_tf.training import addons, optimizers
+from effnetv2_tf.training.auxiliary import with_auxiliary_loss
+from effnetv2_tf.training.drop_path_ramp import DropPathRamp
 from effnetv2_tf.training.ema import ExponentialMovingAverage
 from effnetv2_tf.training.learning_rates import build_learning_rate
-from effnetv2_tf.training.recipe import ModelSection, OptimizerSection, Recipe
+from effnetv2_tf.training.networks import build_model as build_model
+from effnetv2_tf.training.networks import model_spec as model_spec
+from effnetv2_tf.training.networks import network_spec as network_spec
+from effnetv2_tf.training.recipe import OptimizerSection, Recipe
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
-from effnetv2_tf.weights import WeightReport, load_weights
 
 SCHEDULED = (
     "randaugment_magnitude",
@@ -94,70 +96,9 @@ def open_split(recipe: Recipe, split: str, train: Source | None = None) -> Sourc
         raise UsageError(f"data: {error}") from error
 
 
-def network_spec(section: ModelSection) -> NetworkSpec:
-    """The named spec with the recipe's replacements."""
-    if section.name not in SPECS:
-        hint = suggestion(section.name, SPECS) or f"; known: {', '.join(SPECS)}"
-        raise UsageError(f"model.name: unknown network {section.name!r}{hint}")
-    row = SPECS[section.name]
-    replaced = {
-        field.name: value
-        for field in fields(row)
-        if field.name != "name" and (value := getattr(section, field.name, None)) is not None
-    }
-    if section.stages is not None:
-        replaced["stages"] = tuple(StageSpec(**dict(stage)) for stage in section.stages)
-    if section.preprocessing is not None:
-        replaced["preprocessing"] = Preprocessing(**dict(section.preprocessing))
-    try:
-        return replace(row, **replaced)
-    except ValueError as error:
-        raise UsageError(f"model: {error}") from error
-
-
 def channels_of(recipe: Recipe, source: Source) -> int:
     """Channels of the network's input."""
     return recipe.data.channels or source.info.channels
-
-
-def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
-    """The recipe's network with freshly initialised (or the named file's) weights."""
-    spec = network_spec(recipe.model)
-    starts_at_zero = recipe.model.classifier_initializer == "zeros"
-    try:
-        model = build_network(
-            spec,
-            classes=num_classes,
-            input_shape=(None, None, channels),
-            classifier_activation=recipe.training.loss,
-            classifier_initializer="zeros" if starts_at_zero else None,
-            synchronized_batch_norm=recipe.model.synchronized_batch_norm,
-        )
-        if recipe.model.weights is not None:
-            target = transfer.backbone(model) if recipe.model.new_classifier else model
-            report = load_weights(target, recipe.model.weights, spec=spec)
-            if report is not None:
-                _check_described(spec, report)
-                print(report.summary())
-        return model
-    except ValueError as error:
-        raise UsageError(f"model: {error}") from error
-
-
-def _check_described(spec: NetworkSpec, report: WeightReport) -> None:
-    """Refuses weights with a preprocessing of their own that the recipe does not have.
-
-    A network is rebuilt from its recipe when a run is resumed, evaluated or exported.
-    """
-    theirs = report.preprocessing
-    if theirs is None or np.allclose(
-        [theirs.mean, theirs.std], [spec.preprocessing.mean, spec.preprocessing.std]
-    ):
-        return
-    raise UsageError(
-        f"these weights were trained on images normalised by mean {theirs.mean} and std "
-        f"{theirs.std}; add preprocessing: {{mean: {list(theirs.mean)}, std: {list(theirs.std)}}}"
-    )
 
 
 def build_schedule(recipe: Recipe, num_examples: int) -> StageSchedule:
@@ -267,7 +208,7 @@ def compile_model(
         metrics = [keras.metrics.Precision(top_k=1, thresholds=0.0, name="accuracy")]
     model.compile(
         optimizer=optimizer,
-        loss=loss,
+        loss=with_auxiliary_loss(model, loss, recipe.training.auxiliary_weight),
         metrics=metrics,
         jit_compile=recipe.training.jit_compile,
         steps_per_execution=steps_per_execution or recipe.training.steps_per_execution,
@@ -292,6 +233,15 @@ def build_averages(recipe: Recipe, model: keras.Model) -> ExponentialMovingAvera
         return None
     averages.build(model)
     return averages
+
+
+def build_drop_path_ramp(recipe: Recipe, schedule: StageSchedule) -> list[DropPathRamp]:
+    """What lets the drop-path rate grow over training; empty if nothing does."""
+    ramps = recipe.training.drop_path_ramp
+    if ramps is None:
+        ramps = recipe.model.name in NASNETS and recipe.progressive.drop_path_rate is None
+    rate = model_spec(recipe.model).drop_path_rate
+    return [DropPathRamp(rate, schedule.total_steps)] if ramps and rate > 0 else []
 
 
 def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:
@@ -354,7 +304,7 @@ def build_evaluation_dataset(
 
 def _evaluation_preprocessing(recipe: Recipe) -> Augmentation:
     """What evaluation images go through, in the form of an augmentation that changes nothing."""
-    preprocessing = network_spec(recipe.model).preprocessing
+    preprocessing = model_spec(recipe.model).preprocessing
     padding = recipe.data.eval_crop_padding
     return replace(
         EVALUATION,
@@ -366,8 +316,7 @@ def _evaluation_preprocessing(recipe: Recipe) -> Augmentation:
 
 def evaluation_size(recipe: Recipe) -> int:
     """Side in pixels at which the recipe evaluates: its own, or the last stage's."""
-    sizes = recipe.progressive.image_sizes or recipe.progressive.image_size
-    return recipe.data.eval_size or sizes[-1]
+    return recipe.data.eval_size or recipe.progressive.given_sizes[-1]
 
 
 def _class_weights(recipe: Recipe, source: Source) -> dict[int, float] | None:

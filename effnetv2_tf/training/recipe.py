@@ -5,84 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from effnetv2_tf.models.nasnet_specs import AUXILIARY_LOSS_WEIGHT, NASNETS
+from effnetv2_tf.training.model_section import ModelSection
 from effnetv2_tf.training.reduced_sizes import check_reduced_size, reduced_size
 from effnetv2_tf.training.schedule import round_size
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """Base of the sections: unknown keys are errors, values are not converted silently."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
-        # Pydantic would take true for 1.
-        field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation not in (bool, bool | None):
-            raise ValueError(f"expected another type than true or false, received {value}")
-        return value
-
-
-class StageSection(Section):
-    """One row of `model.stages`; see `specs.StageSpec`."""
-
-    block: Literal["mbconv", "fused"]
-    kernel_size: PositiveInt = 3
-    stride: PositiveInt = 1
-    expansion: PositiveInt = 4
-    filters: PositiveInt
-    repeats: PositiveInt
-    se_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-class PreprocessingSection(Section):
-    """What images go through; see `specs.Preprocessing`."""
-
-    mean: tuple[float, ...]
-    std: tuple[Positive, ...]
-    crop_padding: Annotated[int, Field(ge=0)] = 32
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-
-
-class ModelSection(Section):
-    """Which network. Whatever is not None replaces the value in the named spec's row.
-
-    `weights` is `imagenet` or a file, see `constructors`; with `new_classifier` all of it but
-    the classifier is loaded.
-    """
-
-    name: str
-    weights: str | None = None
-    new_classifier: bool = False
-    width: Positive | None = None
-    depth: Positive | None = None
-    stem_filters: PositiveInt | None = None
-    stem_stride: Literal[1, 2] | None = None
-    head_filters: PositiveInt | None = None
-    activation: str | None = None
-    group_size: PositiveInt | None = None
-    normalization: Literal["batch", "group", "layer"] | None = None
-    normalization_groups: PositiveInt | None = None
-    proxy_normalization: bool | None = None
-    batch_norm_momentum: Rate | None = None
-    batch_norm_epsilon: Positive | None = None
-    padding: Literal["same", "symmetric"] | None = None
-    dropout_rate: Rate | None = None
-    drop_path_rate: Rate | None = None
-    stages: tuple[StageSection, ...] | None = None
-    preprocessing: PreprocessingSection | None = None
-    classifier_initializer: Literal["reference", "zeros"] = "reference"
-    synchronized_batch_norm: bool = False
+from effnetv2_tf.training.sections import NonNegative, Positive, PositiveInt, Rate, Section
 
 
 class AugmentationSection(Section):
@@ -170,15 +99,32 @@ class ProgressiveSection(Section):
     dropout_rate: RateStartEnd | None = None
     drop_path_rate: RateStartEnd | None = None
 
+    @property
+    def given_sizes(self) -> tuple[int, ...]:
+        """Image sizes as given, before rounding: of all stages, or of the first and the last."""
+        return self.image_sizes or self.image_size
+
+    @property
+    def last_size(self) -> int:
+        """Side in pixels at which the last stage trains."""
+        return round_size(self.given_sizes[-1], self.size_multiple)
+
 
 class TrainingSection(Section):
-    """Length, batch, loss and precision."""
+    """Length, batch, loss and precision.
+
+    `auxiliary_weight` is of the loss of `model.auxiliary_head`. `drop_path_ramp` lets the
+    drop-path rate grow step by step from 0 to the network's, see `DropPathRamp`; None: for
+    NASNets, unless `progressive.drop_path_rate` is given.
+    """
 
     epochs: PositiveInt
     batch_size: PositiveInt
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     loss: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: Rate = 0.1
+    auxiliary_weight: Positive = AUXILIARY_LOSS_WEIGHT
+    drop_path_ramp: bool | None = None
     class_weights: Literal["balanced"] | dict[int, NonNegative] | None = None
     ema_decay: Rate | None = 0.9999
     ema_every: Literal["step", "epoch"] = "step"
@@ -275,13 +221,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _reduced_size_fits(self) -> Recipe:
-        section, progressive = self.reduced_resolution, self.progressive
+        section, last = self.reduced_resolution, self.progressive.last_size
         if section is None:
             return self
         if self.data.eval_size is None:
             raise ValueError(_NO_TEST_SIZE)
-        sizes = progressive.image_sizes or progressive.image_size
-        last = round_size(sizes[-1], progressive.size_multiple)
         if section.image_size not in (None, last):
             raise ValueError(
                 f"reduced_resolution.image_size: expected the size of the last training stage "
@@ -311,6 +255,31 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _drop_path_is_scheduled_once(self) -> Recipe:
+        if self.training.drop_path_ramp and self.progressive.drop_path_rate is not None:
+            raise ValueError(
+                "training.drop_path_ramp: expected no progressive.drop_path_rate beside it, "
+                f"received {list(self.progressive.drop_path_rate)}; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nasnets_have_no_blocks(self) -> Recipe:
+        if self.model.name not in NASNETS:
+            return self
+        if self.reduced_resolution is not None:
+            raise ValueError(
+                f"reduced_resolution: expected an EfficientNet, received {self.model.name!r}, "
+                "which has no head and blocks to fine-tune"
+            )
+        if self.fine_tuning is not None and self.fine_tuning.learning_rate_decay != 1:
+            raise ValueError(
+                "fine_tuning.learning_rate_decay: expected 1 with a NASNet, received "
+                f"{self.fine_tuning.learning_rate_decay}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
         stages = self.progressive.stages
         if stages > self.training.epochs:
@@ -325,9 +294,9 @@ class Recipe(Section):
                     f"progressive.{name}: expected {stages} numbers (progressive.stages), "
                     f"received {len(given)}"
                 )
-        sizes = self.progressive.image_sizes or self.progressive.image_size
-        if min(sizes) < 8:
+        smallest = min(self.progressive.given_sizes)
+        if smallest < 8:
             raise ValueError(
-                f"progressive.image_size: expected at least 8 pixels, received {min(sizes)}"
+                f"progressive.image_size: expected at least 8 pixels, received {smallest}"
             )
         return self

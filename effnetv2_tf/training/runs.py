@@ -65,7 +65,7 @@ def network_of(recipe: Recipe, checkpoint: Checkpoint) -> keras.Model:
         classes = checkpoint.arrays["model/classifier/kernel"].shape[1]
     except KeyError as error:
         raise UsageError(f"{checkpoint.path}: {error.args[0]} is missing") from error
-    model = recipe.model.model_copy(update={"weights": None})
+    model = recipe.model.model_copy(update={"weights": None, "auxiliary_head": None})
     return build.build_model(recipe.model_copy(update={"model": model}), classes, channels)
 
 

@@ -19,6 +19,7 @@ from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
 from effnetv2_tf.files import write_text
 from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
+from effnetv2_tf.training.auxiliary import main_network
 from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.distributed_validation import DistributedValidation
 from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Workers
@@ -84,6 +85,7 @@ class Trainer:
             optimizer = build.build_optimizer(recipe, self.schedule, self.model)
             steps = steps_per_execution(recipe, self.schedule, self.strategy)
             build.compile_model(self.model, recipe, optimizer, steps)
+        self.network = main_network(self.model)  # that is for use afterwards
         self._make_callbacks()
 
     def run(self) -> dict[str, Any]:
@@ -214,6 +216,7 @@ class Trainer:
         self.stop = StopOnSignal(self.workers.any, every_batches)
         self.callbacks = [
             self.progressive,
+            *build.build_drop_path_ramp(recipe, self.schedule),
             *build_phases(recipe, self.model, self.progressive, self.ema),
             *([StageAnnouncer(self.progressive)] if chief else []),
             StopOnDivergence(self.progressive),
@@ -279,8 +282,8 @@ class Trainer:
     def _save_model(self) -> None:
         """Saves the network alone: whoever loads it needs neither optimizer nor loss."""
         temporary = self.model_dir / ".model.keras.tmp.keras"
-        network = type(self.model).from_config(self.model.get_config())
-        network.set_weights(self.model.get_weights())
+        network = type(self.network).from_config(self.network.get_config())
+        network.set_weights(self.network.get_weights())
         network.save(temporary)
         temporary.replace(self.model_dir / "model.keras")
 
@@ -292,7 +295,7 @@ class Trainer:
         return {
             "recipe": self.recipe.name,
             "network": self.recipe.model.name,
-            "parameters": int(self.model.count_params()),
+            "parameters": int(self.network.count_params()),
             "accuracy": last.get("val_accuracy"),
             "top_5_accuracy": last.get("val_top_5_accuracy"),
             "loss": last.get("val_loss"),

@@ -10,8 +10,8 @@ import tensorflow as tf
 from effnetv2_tf import keras_compat
 from effnetv2_tf.models.genotypes import NASNET_A, OPERATIONS, Block, Cell, Genotype
 from effnetv2_tf.models.layers import NASNetCell
-from effnetv2_tf.models.nasnet import AUXILIARY_LOSS_WEIGHT, build_nasnet
-from effnetv2_tf.models.nasnet_specs import NASNetSpec
+from effnetv2_tf.models.nasnet import build_nasnet
+from effnetv2_tf.models.nasnet_specs import AUXILIARY_LOSS_WEIGHT, NASNetSpec
 from effnetv2_tf.training.drop_path_ramp import DropPathRamp
 from effnetv2_tf.training.drop_rates import DropRates
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from effnetv2_tf.models.genotypes import NASNET_A
 from effnetv2_tf.reporting.architecture_search import draw_front, draw_rewards, draw_searchers
+from effnetv2_tf.reporting.cells import draw_genotype
 
 
 def _row(trial, state="finished", reward=0.5, **values):
@@ -37,3 +39,8 @@ def test_searchers(tmp_path):
     runs = {"random": [[0.1, 0.3, 0.2], [0.2, 0.1, 0.4]], "evolution": [[0.5, 0.1, 0.6]]}
     draw_searchers(runs, tmp_path / "searchers.png", "title")
     assert (tmp_path / "searchers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_cells_of_a_genotype(tmp_path):
+    draw_genotype(NASNET_A, tmp_path / "cells.png", "title")
+    assert (tmp_path / "cells.png").read_bytes().startswith(b"\x89PNG")

@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.search.build import build_space
+from effnetv2_tf.models.genotypes import NASNET_A
+from effnetv2_tf.search.build import build_reward, build_space
+from effnetv2_tf.search.cell_space import CellSpace
 from effnetv2_tf.search.config import load_recipes, load_search
+from effnetv2_tf.search.rewards import Measurement
+from effnetv2_tf.training import build
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("search_*.yaml"))
 
@@ -59,7 +63,29 @@ def test_weights_fit_one_network_alone():
         load_recipes(config)
 
 
-def test_cells_have_no_place_in_a_recipe():
-    config = load_search("configs/search_v2_digits.yaml", ["space={kind: cells}"])
-    with pytest.raises(UsageError, match="space.kind: expected 'stages' or 'fusing'"):
+@pytest.mark.parametrize(
+    ("path", "kind", "message"),
+    [
+        ("configs/search_v2_digits.yaml", "cells", "model.name to be one of nasnet-mobile, nas"),
+        ("configs/search_cells_digits.yaml", "stages", "model.name: expected an EfficientNet here"),
+    ],
+)
+def test_a_space_over_the_wrong_kind_of_network(path, kind, message):
+    config = load_search(path, [f"space={{kind: {kind}}}"])
+    with pytest.raises(UsageError, match=message):
         build_space(config, load_recipes(config)[1])
+
+
+def test_the_cells_search_begins_with_its_recipes_cells():
+    config = load_search("configs/search_cells_digits.yaml")
+    _, proxy = load_recipes(config)
+    space = build_space(config, proxy)
+    assert space.backbone_point() == proxy.model.genotype.genotype
+    reward = build_reward(config, proxy, num_classes=10, channels=1)
+    parameters = build.build_model(proxy, 10, 1).count_params()
+    measured = {"accuracy": 0.9, "parameters": parameters, "multiply_adds": 1}
+    seconds = {"step_seconds": 0.1, "reference_step_seconds": 0.1}
+    assert reward(Measurement(**measured, **seconds)) == pytest.approx((0.9,))
+    # Cells that are not in the space, or NASNet-A's, which pass on states that blocks use.
+    assert CellSpace(3, backbone=proxy.model.genotype.genotype).backbone_point() is None
+    assert CellSpace(5, backbone=NASNET_A).backbone_point() is None

@@ -85,3 +85,26 @@ def test_a_search_is_killed_and_goes_on_with_two_workers(tmp_path):
     best = load_recipe(tmp_path / "best.yaml")
     assert best.training.epochs == 30
     assert best.name == "quickstart, searched"
+
+
+@pytest.mark.slow
+def test_cells_are_searched_and_the_best_recipe_is_a_nasnets(tmp_path):
+    config = "--config=configs/search_cells_digits.yaml"
+    short = (
+        "--set=proxy={training.epochs: 1, progressive.stages: 1, progressive.image_size: [8, 8]}"
+    )
+    code, out, err = _run(config, "--study=cells", f"--output={tmp_path}", "--trials=3", short)
+    assert code == 0, err
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["finished"] * 3
+    first = rows[0]  # the recipe's own cells
+    assert first["step_seconds"] == first["reference_step_seconds"]
+    assert float(first["reward"]) == pytest.approx(float(first["accuracy"]))
+    assert first["normal.block1.left_op"] == "sep_conv_3x3"
+    chosen = max(rows, key=lambda row: float(row["reward"]))
+    best = load_recipe(tmp_path / "best.yaml")
+    assert best.training.epochs == 30
+    assert best.model.genotype.reduction.blocks[1].right_op == chosen["reduction.block2.right_op"]
+    assert f"{tmp_path / 'best_cells.png'}: its cells" in out
+    assert (tmp_path / "best_cells.png").read_bytes().startswith(b"\x89PNG")

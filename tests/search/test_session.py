@@ -55,7 +55,7 @@ def test_a_search_from_the_backbone_to_the_best_recipe(
     assert found.stages == session.space.spec(session.space.decode(best.params)).stages
     # The winner's recipe is the whole one, not the trials'.
     assert load_recipe(tmp_path / "best.yaml").training.epochs == 30
-    assert pretend.tasks[0].recipe.training.epochs == 3
+    assert pretend.tasks[0].recipe.training.epochs == 6
     assert len(_rows(tmp_path)) == 5
     for name in ("rewards.png", "front.png", "best.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

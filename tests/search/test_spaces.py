@@ -125,6 +125,23 @@ def test_a_point_of_the_cell_space_builds_a_nasnet():
     assert model(np.zeros((1, 32, 32, 3), "float32")).numpy().sum() == pytest.approx(1, abs=1e-4)
 
 
+def test_a_point_of_the_cell_space_is_a_recipe_whose_stacks_keep_their_width():
+    recipe = parse_recipe(
+        {
+            **load_recipe("configs/quickstart.yaml").model_dump(exclude={"model"}),
+            "model": {"name": "nasnet-mobile", "penultimate_filters": 528, "cells_per_stack": 2},
+        }
+    )
+    space = CellSpace(3)
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        genotype = space.decode(random_point(space.decisions, rng))
+        tree = yaml.safe_load(dump_recipe(space.recipe(genotype, recipe)))
+        spec = build.model_spec(parse_recipe(tree).model)
+        assert spec.genotype == genotype
+        assert (spec.filters, spec.cells_per_stack) == (22, 2)
+
+
 def test_a_cell_that_passes_on_a_used_state_is_outside_the_space():
     block = Block(0, "identity", 1, "conv_3x3")
     genotype = Genotype(Cell((block,), outputs=(0, 2)), Cell((block,)))

@@ -1,0 +1,155 @@
+"""From a recipe's model section to a spec, and to the Keras model that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+
+from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.models import transfer
+from effnetv2_tf.models.families import SPECS
+from effnetv2_tf.models.input_range import EfficientNet
+from effnetv2_tf.models.nasnet import build_nasnet
+from effnetv2_tf.models.nasnet_specs import NASNETS, STACKS, NASNetSpec
+from effnetv2_tf.models.network import build_network
+from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
+from effnetv2_tf.training.auxiliary import AuxiliaryNetwork, main_network
+from effnetv2_tf.training.model_section import ModelSection
+from effnetv2_tf.training.recipe import Recipe
+from effnetv2_tf.weights import WeightReport, load_weights
+
+# Keys that no row has, of either kind of network.
+_OF_NO_ROW = ("weights", "new_classifier", "classifier_initializer", "synchronized_batch_norm")
+Row = TypeVar("Row", NetworkSpec, NASNetSpec)
+
+
+def model_spec(section: ModelSection) -> NetworkSpec | NASNetSpec:
+    """The named spec, of whatever kind, with the recipe's replacements.
+
+    Raises:
+      UsageError: if there is no such network, or one that cannot be.
+    """
+    return _nasnet_spec(section) if section.name in NASNETS else network_spec(section)
+
+
+def network_spec(section: ModelSection) -> NetworkSpec:
+    """The named EfficientNet's spec with the recipe's replacements.
+
+    Raises:
+      UsageError: if there is no such EfficientNet, or one that cannot be.
+    """
+    if section.name in NASNETS:
+        raise UsageError(f"model.name: expected an EfficientNet here, received {section.name!r}")
+    if section.name not in SPECS:
+        known = [*SPECS, *NASNETS]
+        hint = suggestion(section.name, known) or f"; known: {', '.join(known)}"
+        raise UsageError(f"model.name: unknown network {section.name!r}{hint}")
+    row = SPECS[section.name]
+    _refuse_keys_of_others(section, row)
+    replaced: dict[str, Any] = {}
+    if section.stages is not None:
+        replaced["stages"] = tuple(StageSpec(**dict(stage)) for stage in section.stages)
+    return _replaced(row, section, replaced)
+
+
+def _nasnet_spec(section: ModelSection) -> NASNetSpec:
+    row = NASNETS[section.name]
+    _refuse_keys_of_others(section, row, also=("filters",))
+    genotype = row.genotype if section.genotype is None else section.genotype.genotype
+    replaced: dict[str, Any] = {"genotype": genotype}
+    if section.penultimate_filters is None:
+        multiplier = section.filter_multiplier or row.filter_multiplier
+        filters = section.filters or row.filters
+        outputs = len(genotype.normal.output_states)
+        replaced["penultimate_filters"] = filters * outputs * multiplier ** (STACKS - 1)
+    return _replaced(row, section, replaced)
+
+
+def _replaced(row: Row, section: ModelSection, replaced: dict[str, Any]) -> Row:
+    """`row` with `replaced`, and with the section's other values."""
+    for field in fields(row):
+        value = getattr(section, field.name, None)
+        if field.name != "name" and value is not None:
+            replaced.setdefault(field.name, value)
+    if section.preprocessing is not None:
+        replaced["preprocessing"] = Preprocessing(**dict(section.preprocessing))
+    try:
+        return replace(row, **replaced)
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
+
+
+def _refuse_keys_of_others(
+    section: ModelSection, row: NetworkSpec | NASNetSpec, also: Collection[str] = ()
+) -> None:
+    """Raises a UsageError for a key of the other kind of network, which would do nothing."""
+    own = {field.name for field in fields(row)} | {*_OF_NO_ROW, *also}
+    for name, value in section:
+        if name not in own and value is not None:
+            kind = "a NASNet" if isinstance(row, NASNetSpec) else "no NASNet"
+            raise UsageError(
+                f"model.{name}: expected none with {row.name!r}, which is {kind}; received one"
+            )
+
+
+def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
+    """The recipe's network with freshly initialised (or the named file's) weights.
+
+    With an auxiliary head it is an `AuxiliaryNetwork`, of which `main_network` gives what is
+    evaluated, saved and exported.
+    """
+    section = recipe.model
+    spec = model_spec(section)
+    arguments: dict[str, Any] = {
+        "classes": num_classes,
+        "input_shape": (None, None, channels),
+        "classifier_activation": recipe.training.loss,
+        "classifier_initializer": "zeros" if section.classifier_initializer == "zeros" else None,
+        "synchronized_batch_norm": section.synchronized_batch_norm,
+    }
+    try:
+        if isinstance(spec, NetworkSpec):
+            model = build_network(spec, **arguments)
+        else:
+            model = build_nasnet(spec, **arguments)
+            if spec.auxiliary_head:
+                model = AuxiliaryNetwork(model.input, model.outputs, name=model.name)
+        if section.weights is not None:
+            _load(section, spec, main_network(model))
+        return model
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
+
+
+def _load(section: ModelSection, spec: NetworkSpec | NASNetSpec, model: keras.Model) -> None:
+    """Loads the file of weights into a network."""
+    if isinstance(spec, NetworkSpec):
+        target = transfer.backbone(model) if section.new_classifier else model
+        report = load_weights(target, section.weights, spec=spec)
+    else:
+        features = model.get_layer("relu").output  # the last, before pooling
+        target = EfficientNet(model.input, features) if section.new_classifier else model
+        report = load_weights(target, section.weights)
+    if report is not None:
+        _check_described(spec, report)
+        print(report.summary())
+
+
+def _check_described(spec: NetworkSpec | NASNetSpec, report: WeightReport) -> None:
+    """Refuses weights with a preprocessing of their own that the recipe does not have.
+
+    A network is rebuilt from its recipe when a run is resumed, evaluated or exported.
+    """
+    theirs = report.preprocessing
+    if theirs is None or np.allclose(
+        [theirs.mean, theirs.std], [spec.preprocessing.mean, spec.preprocessing.std]
+    ):
+        return
+    raise UsageError(
+        f"these weights were trained on images normalised by mean {theirs.mean} and std "
+        f"{theirs.std}; add preprocessing: {{mean: {list(theirs.mean)}, std: {list(theirs.std)}}}"
+    )
