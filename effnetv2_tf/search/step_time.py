@@ -82,16 +82,39 @@ def _spread(seconds: list[float]) -> float:
 
 
 def measure_step_time(recipe: Recipe, num_classes: int, channels: int, timing: Timing) -> StepTime:
-    """Times the recipe's training step at its last stage's size and batch, on random images.
-
-    Input pipeline, averages of weights and validation are left out: it is the network's and
-    the optimizer's time that is to be compared.
+    """Times the recipe's training step, see `prepare_steps`.
 
     Args:
       recipe: of the network.
       num_classes: of the classifier.
       channels: of the images.
       timing: see `Timing`.
+    """
+    run = prepare_steps(recipe, num_classes, channels)
+    run(timing.warmup_steps)
+    return settled_step_time(lambda: run(timing.steps), timing)
+
+
+def prepare_steps(
+    recipe: Recipe,
+    num_classes: int,
+    channels: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Callable[[int], float]:
+    """Builds the recipe's network, to be trained at its last stage's size and batch.
+
+    The images are random. Input pipeline, averages of weights and validation are left out: it
+    is the network's and the optimizer's time that is to be compared.
+
+    Args:
+      recipe: of the network.
+      num_classes: of the classifier.
+      channels: of the images.
+      clock: gives seconds.
+
+    Returns:
+      A function that makes so many training steps and returns the seconds they took; the
+      first call traces.
     """
     import keras
     import numpy as np
@@ -113,14 +136,13 @@ def measure_step_time(recipe: Recipe, num_classes: int, channels: int, timing: T
     step = tf.function(model.train_step, jit_compile=recipe.training.jit_compile)
 
     def run(steps: int) -> float:
-        began = time.perf_counter()
+        began = clock()
         for _ in range(steps):
             logs = step((images, labels))
         tf.nest.map_structure(np.asarray, logs)  # waits for the device
-        return time.perf_counter() - began
+        return clock() - began
 
-    run(timing.warmup_steps)
-    return settled_step_time(lambda: run(timing.steps), timing)
+    return run
 
 
 def measured_batch(recipe: Recipe) -> tuple[int, int]:
