@@ -240,7 +240,7 @@ def write_result(path: Path, comparisons: Sequence[Comparison], **details: Any) 
 
 
 def machine() -> dict[str, Any]:
-    """Processor, the cores that may be used, and how busy they were."""
+    """The processor, and how many of its cores may be used."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -252,13 +252,26 @@ def machine() -> dict[str, Any]:
         "vector_instructions": vectors,
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
-        "load_of_the_last_minutes": [round(load, 2) for load in os.getloadavg()],
     }
 
 
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy_cores(seconds: float) -> float | None:
+    """How many cores were at work on average, anybody's, while this process slept so long."""
+    stat = Path("/proc/stat")
+    if not stat.is_file():
+        return None
+    readings = []
+    for pause in (seconds, 0.0):
+        user, nice, system, idle, waiting, *rest = map(int, stat.read_text().split()[1:9])
+        readings.append((user + nice + system + sum(rest), idle + waiting))
+        time.sleep(pause)
+    busy, idle = (after - before for before, after in zip(*readings, strict=True))
+    return round((os.cpu_count() or 1) * busy / max(busy + idle, 1), 2)
 
 
 def versions() -> dict[str, str]:

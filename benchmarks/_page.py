@@ -17,6 +17,7 @@ from effnetv2_tf.reporting.files import save_figure
 
 _HIGHER_IS_BETTER = ("images/s", "GFLOP/s")
 _OURS, _THEIRS = "tab:blue", "0.6"
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 _COLOURS = {"reached": "tab:green", "missed": "tab:red"}
 _HEAD = "| what | against | ours | peer | ours / peer | target | |\n|---|---|---|---|---|---|---|"
 
@@ -57,15 +58,14 @@ def write_page(sections: Sequence[Section], path: Path) -> None:
     for section in sections:
         if any(line.ours or line.theirs for line in section.comparisons):
             draw_section(section, pictures / section.picture)
-    judged = [line for section in sections for line in section.comparisons if line.target]
-    draw_summary(judged, pictures / "benchmark_summary.png")
+    draw_summary(_judged(sections), pictures / "benchmark_summary.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page(sections))
 
 
 def page(sections: Sequence[Section]) -> str:
     """The page's text."""
-    judged = [line for section in sections for line in section.comparisons if line.target]
+    judged = _judged(sections)
     parts = [
         "# Benchmarks",
         "Written by `python benchmarks/run_all.py`, which measures and renders this page. In each "
@@ -73,12 +73,22 @@ def page(sections: Sequence[Section]) -> str:
         "and the largest value. A ratio is the median of the rounds' ratios, ours over the peer's. "
         "Ratios carry over to other machines better than the figures themselves.",
         "\n".join(_about(sections)),
-        f"Targets: {_count(judged)}",
+        f"Targets: {_count(judged)}{_without_result(sections)}",
         "![ratios against targets](pictures/benchmark_summary.png)",
         "\n".join([_HEAD, *map(_row, judged)]),
         *(_section(section) for section in sections),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _judged(sections: Sequence[Section]) -> list[Comparison]:
+    return [line for section in sections for line in section.comparisons if line.target]
+
+
+def _without_result(sections: Sequence[Section]) -> str:
+    """A sentence about benchmarks that say nothing about their targets."""
+    titles = [section.title for section in sections if not section.comparisons]
+    return f" Without a result, see below: {', '.join(titles)}." if titles else ""
 
 
 def _count(judged: Sequence[Comparison]) -> str:
@@ -107,7 +117,8 @@ def _about(sections: Sequence[Section]) -> list[str]:
 def _machine(about: Mapping[str, Any]) -> str:
     vectors = {"avx2": "AVX2", "avx512f": "AVX-512"}
     best = [vectors[name] for name in about["vector_instructions"]][-1:] or ["no AVX2"]
-    return f"{about['cores']} cores of {about['processor']} ({best[0]}), {about['system']}"
+    cores = "1 core" if about["cores"] == 1 else f"{about['cores']} cores"
+    return f"{cores} of {about['processor']} ({best[0]}), {about['system']}"
 
 
 def _row(line: Comparison) -> str:
@@ -132,11 +143,13 @@ def _section(section: Section) -> str:
     if "failed" in result:
         return "\n\n".join([*parts, f"**Failed**: {result['failed']}"])
     lines = section.comparisons
-    load = result["machine"]["load_of_the_last_minutes"][0]
-    parts.append(f"{result['date']}; load average at the end {load:.1f}.")
+    busy = result.get("busy_cores_before")
+    quiet = "" if busy is None else f"; {busy:.2f} cores were busy just before it"
+    parts.append(f"{result['date']}{quiet}.")
     if any(line.ours or line.theirs for line in lines):
         parts.append(f"![{section.title}](pictures/{section.picture})")
-    parts.append("\n".join([_HEAD, *map(_row, lines)]))
+    others = [_row(line) for line in lines if not line.target]
+    parts.append("\n".join([_HEAD, *others]) if others else "")
     parts.append("\n".join(f"- {remark}" for remark in _remarks(lines)))
     return "\n\n".join(part for part in parts if part)
 
@@ -157,13 +170,11 @@ def _remarks(lines: Sequence[Comparison]) -> list[str]:
 
 def draw_summary(lines: Sequence[Comparison], path: Path) -> None:
     """How far each ratio is past its target: right of 1 is reached."""
-    found = [line for line in lines if line.ratio and line.target]
+    found = [line for line in lines if line.ratio is not None and line.target]
     figure = Figure(figsize=(10, 1.4 + 0.34 * len(found)), layout="constrained")
     axes = figure.subplots()
-    labels = []
     for y, line in enumerate(reversed(found)):
-        past = line.ratio / line.target.ratio
-        past = past if line.target.bound == "at least" else 1 / past
+        past = times_the_target(line)
         axes.barh(y, past - 1, left=1, color=_COLOURS[line.verdict], height=0.62)
         axes.annotate(
             f"{number(line.ratio)}x ({line.target})",
@@ -173,14 +184,24 @@ def draw_summary(lines: Sequence[Comparison], path: Path) -> None:
             va="center",
             fontsize=8,
         )
-        labels.append(f"{line.what}\nagainst {line.peer}")
+    labels = [f"{line.what}\nagainst {line.peer}" for line in reversed(found)]
     axes.set_yticks(range(len(labels)), labels, fontsize=7)
     axes.set_xscale("log")
+    axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    axes.set_xlim(_TICKS[0], 4 * _TICKS[-1])
+    axes.minorticks_off()
     axes.axvline(1, color="black", linewidth=1)
-    axes.margins(x=0.25)
     axes.set_xlabel("times the target (right of the line: reached)")
     axes.grid(axis="x", alpha=0.3)
     save_figure(figure, path)
+
+
+def times_the_target(line: Comparison) -> float:
+    """1 where the target is just reached, more beyond it; within what the picture shows."""
+    past = line.ratio / line.target.ratio
+    if line.target.bound == "at most":
+        past = 1 / max(past, 1e-9)
+    return min(max(past, _TICKS[0]), _TICKS[-1])
 
 
 def draw_section(section: Section, path: Path) -> None:
@@ -218,8 +239,5 @@ def _draw_bars(axes: Axes, lines: Sequence[Comparison]) -> None:
             fontsize=8,
         )
     axes.set_yticks(range(len(bars)), [name for name, _, _ in reversed(bars)], fontsize=8)
-    medians = [statistics.median(values) for _, values, _ in bars]
-    if max(medians) > 20 * min(medians) > 0:
-        axes.set_xscale("log")
     axes.margins(x=0.12)
     axes.grid(axis="x", alpha=0.3)

@@ -215,12 +215,12 @@ def compare(rounds: Rounds, shape: str, key: str, batch: int) -> list[Comparison
         name = best if ours == "best" else ours
         if name not in _CHOSEN.value or peer not in _CHOSEN.value or (peer == _TIMM and batch > 1):
             continue
-        what = f"latency of the best float32 artefact ({name})" if ours == "best" else name
+        artefact = f"the best float32 artefact ({name})" if ours == "best" else name
         comparisons.append(
             rounds.compare(
                 name,
                 peer,
-                what=f"{what}, {shape}",
+                what=f"latency of {artefact}, {shape}",
                 unit="ms",
                 target=target if (key, batch) == ("s", 1) else None,
             )

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _measure import busy_cores
 from _page import Section, write_page
 from absl import flags
 
@@ -119,6 +120,8 @@ ROWS = {
     ),
 }
 
+_LISTENING_SECONDS = 3.0  # for other work on the machine, before each row
+
 _OUTPUT = flags.DEFINE_string("output", "runs/benchmarks", "Folder of the results.")
 _ROWS = flags.DEFINE_list("rows", list(ROWS), "Of: " + ", ".join(ROWS))
 _AGAIN = flags.DEFINE_bool("again", False, "Run rows that have a result, too.")
@@ -164,12 +167,14 @@ def run_row(name: str) -> None:
     path.unlink(missing_ok=True)
     command = [sys.executable, str(Path(__file__).parent / arguments[0]), *arguments[1:]]
     command.append(f"--{ROWS[name].result_flag}={path}")
+    busy = busy_cores(_LISTENING_SECONDS)
     began = time.perf_counter()
     reason = _run(command, path.with_suffix(".log"))
     result = read_result(name) or {"failed": reason or "wrote no result"}
     if reason:
         result = {"failed": reason}
     result["arguments"] = arguments
+    result["busy_cores_before"] = busy
     result["seconds"] = round(time.perf_counter() - began, 1)
     write_text(path, json.dumps(result, indent=1) + "\n")
     print(f"{name}: {result.get('failed', 'done')}, {result['seconds']:.0f} s", flush=True)

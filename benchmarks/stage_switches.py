@@ -11,6 +11,9 @@ and again, is in it. Every measurement is a fresh process, and the two libraries
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+
 from _measure import Rounds, Target, define_flags, finish
 from _worker import Worker
 from absl import flags
@@ -24,6 +27,11 @@ _MODEL = flags.DEFINE_enum("model", "B0", ["B0", "S"], "Of EfficientNetV2.")
 _SIZES = flags.DEFINE_list("image_sizes", "96,128,160,192", "Sides of the stages in pixels.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images in a step.", 1)
 _STEPS = flags.DEFINE_integer("steps", 6, "Steps in a stage.", 3)
+
+
+def medians(runs: Sequence[Sequence[float]]) -> str:
+    """Of each switch over the runs, in seconds."""
+    return ", ".join(f"{statistics.median(values):.2f} s" for values in zip(*runs, strict=True))
 
 
 def main() -> None:
@@ -54,7 +62,8 @@ def main() -> None:
         f"V2-{_MODEL.value}, batch {_BATCH_SIZE.value}",
         unit="s",
         target=Target("at most", 0.05),
-        note="one `fit` for each stage there; Keras generalises its trace at the second size",
+        note="each switch, medians: "
+        + "; ".join(f"{name} {medians(values)}" for name, values in switches.items() if values),
     )
     finish([comparison], extra_seconds_of_each_switch=switches)
 

@@ -11,7 +11,6 @@ MACHINE = {
     "vector_instructions": ["avx2", "avx512f"],
     "cores": 2,
     "system": "Linux x86_64",
-    "load_of_the_last_minutes": [0.1, 0.2, 0.3],
 }
 
 
@@ -35,6 +34,7 @@ def sections():
         "date": "2026-01-02 03:04",
         "machine": MACHINE,
         "versions": {"keras": "3.0", "timm": "not installed"},
+        "busy_cores_before": 0.123,
         "comparisons": [line.as_dict() for line in lines],
     }
     return [
@@ -51,14 +51,19 @@ def test_page_names_machine_versions_date_and_verdicts(sections):
     assert "- Machine: 2 cores of Abacus 9000 (AVX-512), Linux x86_64\n" in text
     assert "- Versions: keras 3.0, timm not installed\n" in text
     assert "- Measured: 2026-01-02\n" in text
-    assert "Targets: 1 reached, 1 peer not installed." in text
+    assert (
+        "Targets: 1 reached, 1 peer not installed. Without a result, see below: Memory, Startup."
+        in text
+    )
     row = (
         "| training | keras | 45.0 (40.0 to 50.0) images/s | 20.0 (20.0 to 20.0) images/s "
         "| 2.25x | at least 2x | reached |"
     )
-    assert text.count(row) == 2  # in the table of targets and in its section
+    assert text.count(row) == 1
     assert "- training, against timm: not installed (no timm)." in text
+    assert "| import | keras | 1.00 s | 4.00 s | 0.250x |  |  |" in text
     assert "- import: a part." in text
+    assert "2026-01-02 03:04; 0.12 cores were busy just before it." in text
     assert "**Failed**: no memory" in text
     assert "**Not run.**" in text
 
@@ -72,6 +77,18 @@ def test_page_has_its_pictures(sections, tmp_path):
     assert pictures == ["pictures/benchmark_summary.png", "pictures/benchmark_training.png"]
     for picture in pictures:
         assert (path.parent / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("bound", "target", "times"),
+    [("at least", 2.0, 0.5), ("at most", 2.0, 2.0), ("at least", 0.01, 10), ("at most", 0.01, 0.1)],
+)
+def test_times_the_target(bound, target, times):
+    from _measure import Comparison, Target
+    from _page import times_the_target
+
+    line = Comparison("w", "p", "s", [2.0], [2.0], Target(bound, target))
+    assert times_the_target(line) == times
 
 
 def test_page_without_any_result(sections, tmp_path):
