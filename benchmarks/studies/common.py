@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +25,7 @@ from effnetv2_tf import programs
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the runs; runs/studies/NAME by default.")
 _PICTURE = flags.DEFINE_string("picture", None, "PNG to draw; picture.png in --output by default.")
 _SEEDS = flags.DEFINE_list("seeds", "0,1,2", "Seeds of weights, order and augmentation.")
-_ONLY = flags.DEFINE_list("only", None, "Names of the cases to run; all by default.")
+_ONLY = flags.DEFINE_multi_string("only", None, "A case to run, repeatable; all by default.")
 
 Tree = dict[str, Any]
 
@@ -209,23 +210,27 @@ def _train(recipe: Any, folder: Path) -> Run:
     if not (summary.is_file() and load_recipe(folder / "recipe.yaml") == recipe):
         keras.backend.clear_session()
         trainer = Trainer(recipe, folder, verbose=0)
-        trainer.callbacks.append(_cpu_clock(clock))
+        trainer.callbacks.append(_cpu_clock(clock, trainer.progressive))
         trainer.run()
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
         history = list(csv.DictReader(file))
     seconds = json.loads(clock.read_text())
-    return Run(json.loads(summary.read_text()), history, [seconds[row["epoch"]] for row in history])
+    per_epoch = [seconds.get(row["epoch"], math.inf) for row in history]
+    return Run(json.loads(summary.read_text()), history, per_epoch)
 
 
-def _cpu_clock(path: Path) -> Any:
+def _cpu_clock(path: Path, progressive: Any) -> Any:
     """A callback that notes the processor time of every epoch's steps.
 
-    Unlike the trainer's own clock it does not mind other work on the same core.
+    Unlike the trainer's own clock it does not mind other work on the same core. Epochs that an
+    interruption cut in two are left out.
     """
     import keras
 
     class CpuClock(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            first_step = progressive.schedule.first_step_of_epoch(epoch)
+            self.is_whole = progressive.next_step == first_step
             self.began = time.process_time()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -233,7 +238,8 @@ def _cpu_clock(path: Path) -> Any:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             seconds = json.loads(path.read_text()) if path.is_file() else {}
-            seconds[str(epoch + 1)] = self.ended - self.began
+            if self.is_whole:
+                seconds[str(epoch + 1)] = self.ended - self.began
             path.write_text(json.dumps(seconds))
 
     return CpuClock()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import Case, Run, Study, mean_and_spread, run_study, table
 
-SIZES = (20, 28, 40)
+SIZES = (20, 40)
 MAGNITUDES = (0, 5, 10)
 
 
@@ -38,6 +38,7 @@ STUDY = Study(
     base={
         "data.options": {"train_examples": 2000},
         "data.augmentation.policy": "randaugment",
+        "training.batch_size": 25,
         "training.epochs": 10,
         "training.evaluate_every_epochs": 10,
         "checkpoints.every_epochs": 10,

@@ -11,22 +11,20 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from common import Case, Run, Study, mean_and_spread, run_study, table
+from common import Case, Study, mean_and_spread, run_study, table
 
 TEST_SIZE, REDUCED_SIZE, EPOCHS = 48, 32, 5
 
 
-def reduced(fine_tune: str | int, epochs: int = EPOCHS) -> dict:
+def reduced(fine_tune: str | int) -> dict:
     """Settings of training at the reduced size."""
     return {
-        "training.epochs": epochs,
-        "training.evaluate_every_epochs": epochs,
         "progressive.image_size": [REDUCED_SIZE, REDUCED_SIZE],
         "reduced_resolution": {
             "modulo": 8,
             "fine_tune_epochs": 2,
             "fine_tune": fine_tune,
-            "learning_rate_per_256": 0.002,
+            "learning_rate_per_256": 0.01,
         },
     }
 
@@ -36,7 +34,7 @@ STUDY = Study(
     cases=[
         Case("native", {"progressive.image_size": [TEST_SIZE, TEST_SIZE]}),
         Case("reduced, top", reduced("top")),
-        Case("reduced for longer, top", reduced("top", epochs=9)),
+        Case("reduced, top and two blocks", reduced(2)),
     ],
     base={
         "data.options": {"train_examples": 5000},
@@ -70,12 +68,7 @@ def report(study: Study) -> str:
 
 
 def _before(study: Study, case: Case) -> list[float]:
-    epochs = case.settings["training.epochs"]
-
-    def accuracy(run: Run) -> float:
-        return run.accuracy_after(epochs)
-
-    return study.values(case.name, accuracy)
+    return study.values(case.name, lambda run: run.accuracy_after(EPOCHS))
 
 
 def draw(study: Study, path: Path) -> None:
