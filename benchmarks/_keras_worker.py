@@ -21,10 +21,7 @@ _state: dict[str, Any] = {}
 def first_step(library: str, model: str, image_size: int, batch_size: int) -> None:
     """Imports, builds and makes one training step in `fit`."""
     programs.import_tensorflow()
-    import keras  # noqa: F401
-
-    import effnetv2_tf  # noqa: F401
-
+    find_constructor(library, model)
     _state["after_import"] = peak_megabytes()
     _state["model"] = build(library, model, image_size)
     dataset = batches(library, image_size, batch_size)
@@ -73,7 +70,7 @@ def gemm(sides: list[int]) -> float:
 
 
 def find_constructor(library: str, model: str) -> Any:
-    """The constructor of a V2 network."""
+    """Imports the library; returns the constructor of a V2 network."""
     if library == "effnetv2_tf":
         import effnetv2_tf
 
