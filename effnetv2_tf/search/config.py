@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.genotypes import OPERATIONS, Operation
 from effnetv2_tf.models.specs import BlockKind
-from effnetv2_tf.search import rewards
+from effnetv2_tf.search import rewards, step_time
 from effnetv2_tf.search.spaces import PAPER_BLOCKS, PAPER_EXPANSIONS, PAPER_KERNELS
 from effnetv2_tf.training.recipe import (
     NonNegative,
@@ -80,6 +80,7 @@ class StepTimeSection(Section):
     rounds: Annotated[int, Field(ge=2)] = 5
     tolerance: Positive = 0.05
     most_rounds: Annotated[int, Field(ge=2)] = 20
+    clock: step_time.Clock = "wall"
 
 
 class SamplerSection(Section):

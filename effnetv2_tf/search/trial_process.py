@@ -119,6 +119,8 @@ def _step_times(task: TrialTask) -> dict[str, Any]:
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     device = f"{platform.node()} {details.get('device_name', platform.machine())}"
+    if task.timing.clock != "wall":
+        device += f", {task.timing.clock} clock"
     cache = StepTimeCache(task.step_times)
 
     def timed(recipe: Recipe) -> StepTime:

@@ -138,6 +138,22 @@ def test_the_auxiliary_loss_is_added_in_training_and_metrics_see_the_classifier(
     assert float(tested["loss"]) == pytest.approx(float(loss(labels, model(images))), rel=1e-4)
 
 
+@pytest.mark.parametrize("auxiliary_head", [False, True])
+def test_weights_of_a_trained_nasnet_but_for_the_classifier(tmp_path, auxiliary_head):
+    recipe = parse_recipe(_tree())
+    keras.utils.set_random_seed(1)
+    trained = build.build_model(recipe, num_classes=5, channels=1)
+    trained.save(tmp_path / "trained.keras")
+    weights = {"weights": str(tmp_path / "trained.keras"), "new_classifier": True}
+    tree = _tree(**weights, auxiliary_head=auxiliary_head)
+    model = build.build_model(parse_recipe(tree), num_classes=10, channels=1)
+    features = keras.Model(model.input, model.get_layer("relu").output)
+    expected = keras.Model(trained.input, trained.get_layer("relu").output)
+    for ours, theirs in zip(features.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert model.output_shape == (None, 10)
+
+
 def test_a_network_without_an_auxiliary_head_is_left_alone():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     assert main_network(model) is model

@@ -1,10 +1,12 @@
 """Step times: repeated until they settle, noisy ones reported, kept by architecture."""
 
+import itertools
 import json
 
 import pytest
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.search import step_time
 from effnetv2_tf.search.spaces import StageSpace
 from effnetv2_tf.search.step_time import (
     StepTime,
@@ -74,6 +76,15 @@ def test_a_damaged_cache_is_named(tmp_path):
     (tmp_path / "t.json").write_text("{")
     with pytest.raises(UsageError, match=r"t\.json: damaged .*; remove it"):
         StepTimeCache(tmp_path / "t.json").get("k")
+
+
+@pytest.mark.slow
+def test_steps_are_timed_by_the_clock_that_is_asked_for(monkeypatch):
+    ticks = itertools.count(0, 7)
+    monkeypatch.setitem(step_time._CLOCKS, "processor", lambda: next(ticks))
+    recipe = load_recipe("configs/quickstart.yaml", [*TINY, "progressive.stages=1"])
+    timing = Timing(warmup_steps=1, steps=2, rounds=3, clock="processor")
+    assert measure_step_time(recipe, 10, 1, timing).seconds == 7 / 2
 
 
 @pytest.mark.slow
