@@ -55,9 +55,10 @@ lint: install-test
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
+# All comparisons with other packages, and docs/benchmarks.md. PyTorch's need a Python that has
+# them: make benchmark BENCHMARK_FLAGS=--torch_python=PATH
 benchmark: install
-	$(RUN) benchmarks/train_step.py
-	$(RUN) benchmarks/input_pipeline.py
+	$(RUN) benchmarks/run_all.py $(BENCHMARK_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(ADDONS_VENV) runs

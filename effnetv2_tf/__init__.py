@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from effnetv2_tf.models.flops import count_flops
     from effnetv2_tf.models.genotypes import Genotype
+    from effnetv2_tf.models.layers.batch_norm import set_recompute
     from effnetv2_tf.models.loading import load_model
     from effnetv2_tf.models.nasnet import NASNetLarge, NASNetMobile, build_nasnet
     from effnetv2_tf.models.nasnet_specs import NASNetSpec
@@ -108,6 +109,7 @@ _HOMES = {
     ),
     "effnetv2_tf.models.flops": ("count_flops",),
     "effnetv2_tf.models.genotypes": ("Genotype",),
+    "effnetv2_tf.models.layers.batch_norm": ("set_recompute",),
     "effnetv2_tf.models.loading": ("load_model",),
     "effnetv2_tf.models.nasnet": ("NASNetLarge", "NASNetMobile", "build_nasnet"),
     "effnetv2_tf.models.nasnet_specs": ("NASNetSpec",),
@@ -177,6 +179,7 @@ __all__ = [
     "load_weights",
     "nonuniform_scale",
     "replace_head",
+    "set_recompute",
     "unfreeze",
     "with_group_size",
 ]

@@ -23,6 +23,7 @@ from effnetv2_tf.data.service import check_reachable
 from effnetv2_tf.data.sources import KINDS, DataError, Source, TooManyBadRecords, open_source
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models import transfer
+from effnetv2_tf.models.layers.batch_norm import set_recompute
 from effnetv2_tf.models.nasnet_specs import NASNETS
 from effnetv2_tf.training import addons, optimizers
 from effnetv2_tf.training.auxiliary import with_auxiliary_loss
@@ -194,7 +195,15 @@ def compile_model(
       recipe: of the run.
       optimizer: not yet built.
       steps_per_execution: in place of the recipe's.
+
+    Raises:
+      UsageError: if the recipe asks for what the network does not have.
     """
+    if recipe.training.recompute_norms:
+        try:
+            set_recompute(model)
+        except ValueError as error:
+            raise UsageError(f"training.recompute_norms: {error}") from error
     smoothing = recipe.training.label_smoothing
     classes = model.output_shape[-1]
     if recipe.training.loss == "softmax":

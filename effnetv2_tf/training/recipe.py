@@ -131,6 +131,7 @@ class TrainingSection(Section):
     evaluate_every_epochs: PositiveInt = 1
     steps_per_execution: PositiveInt = 1
     jit_compile: bool = False
+    recompute_norms: bool = False
 
 
 class FineTuningSection(Section):

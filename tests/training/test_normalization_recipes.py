@@ -97,3 +97,20 @@ def test_progressive_training_with_proxy_normalisation(tmp_path):
     assert len(parameters) == 4
     for values, initial in zip(parameters, (1, 0, 0, 0), strict=True):
         assert np.isfinite(values).all() and np.abs(values - initial).min() > 0
+
+
+def _compiled(recipe):
+    model = build.build_model(recipe, 10, 1)
+    build.compile_model(model, recipe, keras.optimizers.SGD())
+    return [x.recompute for x in flatten_layers(model) if isinstance(x, BatchNorm)]
+
+
+def test_a_recipe_saves_memory_by_recomputing_norms():
+    def recipe(**model):
+        training = {**TREE["training"], "recompute_norms": True}
+        return parse_recipe({**TREE, "training": training, "model": {**TREE["model"], **model}})
+
+    assert not any(_compiled(_recipe()))
+    assert any(_compiled(recipe()))
+    with pytest.raises(UsageError, match=r"training\.recompute_norms: .* which has none"):
+        _compiled(recipe(normalization="layer"))

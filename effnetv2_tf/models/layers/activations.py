@@ -23,12 +23,13 @@ def silu(inputs: Any) -> tf.Tensor:
     return _silu(tf.convert_to_tensor(inputs))
 
 
+def silu_gradient(dy: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """The gradient of `y = silu(x)` with respect to `x`, given `dy`, that with respect to `y`."""
+    gated = tf.raw_ops.SoftplusGrad(gradients=dy, features=x)  # dy * sigmoid(x)
+    return gated * ((x - y) + tf.ones([], x.dtype))
+
+
 @tf.custom_gradient
 def _silu(x: tf.Tensor) -> Any:
     y = x * tf.sigmoid(x)
-
-    def gradient(dy: tf.Tensor) -> tf.Tensor:
-        gated = tf.raw_ops.SoftplusGrad(gradients=dy, features=x)  # dy * sigmoid(x)
-        return gated * ((x - y) + tf.ones([], x.dtype))
-
-    return y, gradient
+    return y, lambda dy: silu_gradient(dy, x, y)

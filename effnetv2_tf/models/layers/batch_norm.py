@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.models.layers.activations import get_activation
+from effnetv2_tf.models.layers.activations import get_activation, silu, silu_gradient
 
 
 @keras_compat.register_serializable("effnetv2_tf")
@@ -25,6 +25,9 @@ class BatchNorm(keras_compat.Layer):
       activation: name of a Keras activation applied to the result; None for none.
       synchronized: whether replicas of a distribution strategy normalise with the
         statistics of the global batch rather than their own share of it.
+
+    With the attribute `recompute` set, see `set_recompute`, the normalised image is not kept
+    for the gradient.
 
     Input and output: (batch, height, width, channels).
     """
@@ -47,6 +50,7 @@ class BatchNorm(keras_compat.Layer):
         self.activation = activation
         self._activate = get_activation(activation)
         self.synchronized = synchronized
+        self.recompute = False
 
     def build(self, input_shape: Any) -> None:
         shape = (input_shape[-1],)
@@ -60,32 +64,75 @@ class BatchNorm(keras_compat.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not (training and self.trainable):
-            outputs = self._fused(inputs, is_training=False).y
+            outputs = self._fused(inputs, False, **self._tensors()).y
         elif self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
             outputs = self._normalize_with_global_batch(inputs)
+        elif self.recompute and self._activate is silu:
+            return self._normalize_and_recompute(inputs)
         else:
             outputs = self._normalize_with_batch(inputs)
         return self._activate(outputs)
 
     def _fused(self, inputs: tf.Tensor, is_training: bool, **arguments: Any) -> Any:
         return tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
-            mean=tf.convert_to_tensor(self.moving_mean),
-            variance=tf.convert_to_tensor(self.moving_variance),
-            epsilon=self.epsilon,
-            is_training=is_training,
-            **arguments,
+            x=inputs, epsilon=self.epsilon, is_training=is_training, **arguments
         )
 
+    def _tensors(self) -> dict[str, tf.Tensor]:
+        """The weights as arguments of `_fused`."""
+        return {
+            "scale": tf.convert_to_tensor(self.gamma),
+            "offset": tf.convert_to_tensor(self.beta),
+            "mean": tf.convert_to_tensor(self.moving_mean),
+            "variance": tf.convert_to_tensor(self.moving_variance),
+        }
+
     def _normalize_with_batch(self, inputs: tf.Tensor) -> tf.Tensor:
-        share = 1.0 - self.momentum
-        result = self._fused(inputs, is_training=True, exponential_avg_factor=share)
-        # With a factor below 1 these are the new moving statistics, not the batch's.
-        keras_compat.tf_variable(self.moving_mean).assign(result.batch_mean)
-        keras_compat.tf_variable(self.moving_variance).assign(result.batch_variance)
+        result = self._fused(
+            inputs, True, exponential_avg_factor=1.0 - self.momentum, **self._tensors()
+        )
+        self._keep_statistics(result.batch_mean, result.batch_variance)
         return result.y
+
+    def _keep_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Takes over what the fused operation returns with a factor below 1: new moving ones."""
+        keras_compat.tf_variable(self.moving_mean).assign(mean)
+        keras_compat.tf_variable(self.moving_variance).assign(variance)
+
+    def _normalize_and_recompute(self, inputs: tf.Tensor) -> tf.Tensor:
+        """SiLU of `_normalize_with_batch`, whose result is computed again for the gradient."""
+        tensors = self._tensors()
+        moving = {name: tensors[name] for name in ("mean", "variance")}
+        none = {name: tf.zeros([0]) for name in moving}
+
+        @tf.custom_gradient
+        def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+            affine = {"scale": gamma, "offset": beta}
+            share = 1.0 - self.momentum
+            result = self._fused(x, True, exponential_avg_factor=share, **affine, **moving)
+            y = silu(result.y)
+
+            def gradient(dy: tf.Tensor, *_: Any) -> tuple:
+                # Not before the gradient arrives: it would lie in memory as long as the first.
+                with tf.control_dependencies([dy]):
+                    again = self._fused(tf.identity(x), True, **affine, **none)
+                back = tf.raw_ops.FusedBatchNormGradV3(
+                    y_backprop=silu_gradient(dy, again.y, y),
+                    x=x,
+                    scale=gamma,
+                    reserve_space_1=result.reserve_space_1,
+                    reserve_space_2=result.reserve_space_2,
+                    reserve_space_3=result.reserve_space_3,
+                    epsilon=self.epsilon,
+                    is_training=True,
+                )
+                return back.x_backprop, back.scale_backprop, back.offset_backprop
+
+            return (y, result.batch_mean, result.batch_variance), gradient
+
+        outputs, mean, variance = normalize(inputs, tensors["scale"], tensors["offset"])
+        self._keep_statistics(mean, variance)
+        return outputs
 
     def _normalize_with_global_batch(self, inputs: tf.Tensor) -> tf.Tensor:
         x = tf.cast(inputs, tf.float32)
@@ -114,3 +161,33 @@ class BatchNorm(keras_compat.Layer):
             "activation": self.activation,
             "synchronized": self.synchronized,
         }
+
+
+def set_recompute(model: Any, recompute: bool = True) -> int:
+    """Lets a model's batch norms with SiLU keep less for the gradient, or all of it again.
+
+    Such a norm then keeps its input and the activation's output and computes what lies
+    between a second time on the way back. Outputs and gradients stay the same, bit for bit;
+    a step takes less memory and somewhat more time. `compile` afterwards, or trace the
+    training step anew. The setting belongs to the training, it is not saved with the model.
+
+    Args:
+      model: with this package's layers, at any depth.
+      recompute: whether to.
+
+    Returns:
+      The number of norms that recompute (those that synchronise replicas do not).
+
+    Raises:
+      ValueError: if there is no such norm.
+    """
+    norms = [x for x in keras_compat.flatten_layers(model) if isinstance(x, BatchNorm)]
+    norms = [norm for norm in norms if norm._activate is silu and not norm.synchronized]
+    if not norms:
+        raise ValueError(
+            f"set_recompute: expected a model with batch norms followed by SiLU, received "
+            f"{model.name!r}, which has none."
+        )
+    for norm in norms:
+        norm.recompute = recompute
+    return len(norms)
