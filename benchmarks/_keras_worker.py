@@ -12,18 +12,23 @@ from typing import Any
 
 from _worker import serve
 
+import effnetv2_tf
 from effnetv2_tf import programs
 
 _CLASSES = 1000
 _state: dict[str, Any] = {}
 
 
-def first_step(library: str, model: str, image_size: int, batch_size: int) -> None:
-    """Imports, builds and makes one training step in `fit`."""
+def first_step(
+    library: str, model: str, image_size: int, batch_size: int, recompute: bool = False
+) -> None:
+    """Imports, builds and makes one training step in `fit`; ours may recompute its norms."""
     programs.import_tensorflow()
     find_constructor(library, model)
     _state["after_import"] = peak_megabytes()
     _state["model"] = build(library, model, image_size)
+    if recompute:
+        effnetv2_tf.set_recompute(_state["model"])
     dataset = batches(library, image_size, batch_size)
     _state["model"].fit(dataset, epochs=1, steps_per_epoch=1, verbose=0)
     _state["iterator"] = iter(dataset)
@@ -72,8 +77,6 @@ def gemm(sides: list[int]) -> float:
 def find_constructor(library: str, model: str) -> Any:
     """Imports the library; returns the constructor of a V2 network."""
     if library == "effnetv2_tf":
-        import effnetv2_tf
-
         return getattr(effnetv2_tf, f"EfficientNetV2{model}")
     import keras
 
@@ -83,8 +86,6 @@ def find_constructor(library: str, model: str) -> Any:
 def build(library: str, model: str, image_size: int) -> Any:
     """A compiled network; keras.applications' classifier refuses variable image sizes."""
     import keras
-
-    import effnetv2_tf
 
     ours = library == "effnetv2_tf"
     shape = (None, None, 3) if ours else (image_size, image_size, 3)
