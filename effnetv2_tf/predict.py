@@ -77,7 +77,7 @@ def _check_request(names: Sequence[str]) -> None:
         raise UsageError(f"--file: expected a .keras file, {_FILE.value} does not exist")
     missing = [name for name in names if not Path(name).exists()]
     if len(missing) == len(names):
-        raise TrainingFailure(f"no such file or folder: {_listed(missing)}")
+        raise UsageError(f"no such file or folder: {_listed(missing)}")
 
 
 def _open() -> Predictor:

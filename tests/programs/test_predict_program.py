@@ -128,7 +128,7 @@ def test_wrong_use_is_one_line_and_2(arguments, message):
     assert done.stdout == ""
 
 
-def test_only_missing_files_end_with_1_at_once():
+def test_only_missing_files_are_wrong_use():
     done = run("/no/such.jpg", "/no/folder", "--model=lite0")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert last_line(done) == "error: no such file or folder: /no/such.jpg, /no/folder"
