@@ -73,17 +73,18 @@ class DigitsReward:
     def __call__(self, choices: Mapping[str, int | str]) -> float:
         key = ",".join(f"{name}={choice}" for name, choice in sorted(choices.items()))
         if key not in self._known:
-            self._known[key] = self._train(choices)
+            # A name of its own: a run that was interrupted is gone on with, by whoever asks for it.
+            name = hashlib.sha256(key.encode()).hexdigest()[:16]
+            self._known[key] = self._train(choices, self._output / "trials" / name)
             write_text(self._path, json.dumps(self._known, indent=1) + "\n")
         return self._known[key]
 
-    def _train(self, choices: Mapping[str, int | str]) -> float:
+    def _train(self, choices: Mapping[str, int | str], folder: Path) -> float:
         import keras
 
         from effnetv2_tf.search.rewards import Measurement
         from effnetv2_tf.search.trial_process import TrialTask, try_recipe
 
-        folder = self._output / "trials" / f"{len(self._known):05d}"
         recipe = self.space.recipe(self.space.decode(choices), self._proxy)
         task = TrialTask(recipe, folder, None, self._timing, self._output / "step_times.json")
         keras.backend.clear_session()

@@ -36,6 +36,13 @@ class AuxiliaryNetwork(EfficientNet):
         return super().compute_metrics(x, y, _main_scores(y_pred), sample_weight)
 
 
+def to_be_trained_as_one(model: keras.Model) -> AuxiliaryNetwork:
+    """An `AuxiliaryNetwork` of the layers of a two-output network of `build_nasnet`."""
+    network = AuxiliaryNetwork(model.input, model.outputs, name=model.name)
+    network.output_names = network.output_names[:1]  # by which Keras tells losses and metrics
+    return network
+
+
 class _LossOfBoth(keras.losses.Loss):  # type: ignore[misc]
     """The classifier's loss, and in training so much of the auxiliary one's."""
 

@@ -17,7 +17,7 @@ from effnetv2_tf.models.nasnet import build_nasnet
 from effnetv2_tf.models.nasnet_specs import NASNETS, STACKS, NASNetSpec
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
-from effnetv2_tf.training.auxiliary import AuxiliaryNetwork, main_network
+from effnetv2_tf.training.auxiliary import main_network, to_be_trained_as_one
 from effnetv2_tf.training.model_section import ModelSection
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.weights import WeightReport, load_weights
@@ -117,7 +117,7 @@ def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
         else:
             model = build_nasnet(spec, **arguments)
             if spec.auxiliary_head:
-                model = AuxiliaryNetwork(model.input, model.outputs, name=model.name)
+                model = to_be_trained_as_one(model)
         if section.weights is not None:
             _load(section, spec, main_network(model))
         return model
