@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -36,7 +36,8 @@ class Augmentation:
       crop: `"random_resized"` (a random part of the image, stretched to the square),
         `"pad"` (resized, padded and cropped back: for small images), `"center"` (the
         reference's centre crop for evaluation) or `"none"`.
-      crop_area: smallest and largest part of the area, for random resized crops.
+      crop_area: smallest and largest part of the area, for random resized crops; a stage's
+        `crop_area_min` and `crop_area_max` go first.
       crop_aspect_ratio: narrowest and widest, likewise.
       crop_padding: for `"pad"`, pixels on each side of a 32-pixel image; scaled with it. For
         `"center"`, see `Preprocessing`.
@@ -198,7 +199,14 @@ class TrainingPipeline:
         return self.service_address is not None and self.source.info.encoded
 
     def _augmentation_of(self, stage: Any) -> Augmentation:
-        return self.evaluation if stage.preprocessing == "evaluation" else self.augmentation
+        if stage.preprocessing == "evaluation":
+            return self.evaluation
+        scheduled = (stage.regularization.crop_area_min, stage.regularization.crop_area_max)
+        area = tuple(
+            given if value is None else value
+            for value, given in zip(scheduled, self.augmentation.crop_area, strict=True)
+        )
+        return replace(self.augmentation, crop_area=area)
 
     def _decode_and_crop(
         self, example: Example, size: int, seed: tf.Tensor, augmentation: Augmentation

@@ -42,6 +42,8 @@ SCHEDULED = (
     "cutmix_alpha",
     "dropout_rate",
     "drop_path_rate",
+    "crop_area_min",
+    "crop_area_max",
 )
 
 OUR_OPTIMIZERS: dict[str, type] = {

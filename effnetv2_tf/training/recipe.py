@@ -81,6 +81,7 @@ class LearningRateSection(Section):
 
 StartEnd = tuple[NonNegative, NonNegative]
 RateStartEnd = tuple[Rate, Rate]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class ProgressiveSection(Section):
@@ -98,6 +99,8 @@ class ProgressiveSection(Section):
     cutmix_alpha: StartEnd | None = None
     dropout_rate: RateStartEnd | None = None
     drop_path_rate: RateStartEnd | None = None
+    crop_area_min: tuple[Share, Share] | None = None
+    crop_area_max: tuple[Share, Share] | None = None
 
     @property
     def given_sizes(self) -> tuple[int, ...]:
@@ -236,6 +239,27 @@ class Recipe(Section):
             check_reduced_size(last, self.data.eval_size, section.modulo)
         except ValueError as error:
             raise ValueError(f"reduced_resolution.image_size: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _crops_can_be_scheduled(self) -> Recipe:
+        augmentation, progressive = self.data.augmentation, self.progressive
+        least, most = progressive.crop_area_min, progressive.crop_area_max
+        if least is None and most is None:
+            return self
+        if augmentation.crop != "random_resized":
+            name = "crop_area_max" if least is None else "crop_area_min"
+            raise ValueError(
+                f"progressive.{name}: expected data.augmentation.crop to be 'random_resized', "
+                f"received {augmentation.crop!r}"
+            )
+        low, high = augmentation.crop_area
+        for smallest, largest in zip(least or (low, low), most or (high, high), strict=True):
+            if smallest > largest:
+                raise ValueError(
+                    "progressive.crop_area_min: expected at most the largest area of the same "
+                    f"stage ({largest}), received {smallest}"
+                )
         return self
 
     @model_validator(mode="after")

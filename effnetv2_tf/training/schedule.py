@@ -25,6 +25,10 @@ class Regularization:
       cutmix_alpha: of CutMix's; 0 switches it off.
       dropout_rate: before the classifier.
       drop_path_rate: of the last block.
+      crop_area_min: smallest share of an image's area in random resized crops. Networks learn
+        the size at which objects appear, in pixels (arXiv 1906.06423); small images that show
+        a small part of a picture show it at the size of the large images to come.
+      crop_area_max: the largest.
     """
 
     randaugment_magnitude: float | None = None
@@ -32,6 +36,8 @@ class Regularization:
     cutmix_alpha: float | None = None
     dropout_rate: float | None = None
     drop_path_rate: float | None = None
+    crop_area_min: float | None = None
+    crop_area_max: float | None = None
 
     def interpolate(self, end: Regularization, share: float) -> Regularization:
         """`self + (end - self) * share` for every quantity that both name."""

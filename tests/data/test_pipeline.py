@@ -314,3 +314,21 @@ def test_mixing_both_after_one_another():
 def test_a_share_of_cutmix_without_both():
     with pytest.raises(ValueError, match="cutmix_lambda: expected none with mixing 'either'"):
         Augmentation(cutmix_lambda=0.85)
+
+
+def test_a_stage_decides_how_much_of_an_image_its_crops_show():
+    """Every pixel tells its column, so a crop's range of values is its width."""
+    columns = np.broadcast_to(np.arange(32, dtype=np.uint8) * 8, (COUNT, 32, 32))
+    source = ArraySource(columns[..., None].copy(), np.arange(COUNT) % CLASSES)
+    augmentation = Augmentation(crop_aspect_ratio=(1, 1), crop_area=(0.5, 1), policy="none")
+
+    def widths(**areas):
+        stage = _stages(**areas)[0]
+        images = [x for x, _ in _take(TrainingPipeline(source, augmentation)(stage, 0), 15)]
+        return np.concatenate([(x.max((1, 2, 3)) - x.min((1, 2, 3))) / 8 for x in images]) / 32
+
+    # An 8-pixel image's outermost values lie an eighth of its width within it.
+    quarter = widths(crop_area_min=0.25, crop_area_max=0.25)
+    np.testing.assert_allclose(quarter, 0.5 * 7 / 8, atol=0.04)
+    assert widths(crop_area_max=0.6).max() < 0.6**0.5
+    assert widths(crop_area_min=0.9).min() > 0.9**0.5 * 7 / 8 - 0.05

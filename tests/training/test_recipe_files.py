@@ -109,6 +109,7 @@ WRONG = [
     ("progressive.image_size=[8, 9, 10]", ["progressive.image_size", "received"]),
     ("progressive.image_sizes=[8, 4]", ["progressive.image_sizes: expected 4 numbers"]),
     ("progressive.dropout_rate=[0, 1]", ["progressive.dropout_rate.1: ", "less than 1"]),
+    ("progressive.crop_area_max=[0, 1]", ["progressive.crop_area_max.0: ", "greater than 0"]),
     ("learning_rate.per_256=.inf", ["learning_rate.per_256: ", "finite"]),
     ("learning_rate.per_256=-1", ["learning_rate.per_256: ", "greater than 0", "received -1"]),
     ("learning_rate.decay=cosin", ["learning_rate.decay: ", "did you mean 'cosine'?"]),
@@ -130,6 +131,25 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, override, parts):
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["data.augmentation.crop=pad", "progressive.crop_area_max=[0.5, 1]"],
+            r"progressive\.crop_area_max: expected data\.augmentation\.crop to be "
+            r"'random_resized', received 'pad'",
+        ),
+        (
+            ["progressive.crop_area_min=[0.4, 0.8]", "progressive.crop_area_max=[0.6, 0.7]"],
+            r"crop_area_min: expected at most the largest .* stage \(0\.7\), received 0\.8",
+        ),
+    ],
+)
+def test_scheduled_crops_must_be_possible(tmp_path, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe(_recipe_file(tmp_path), overrides)
 
 
 @pytest.mark.parametrize("key", ["name", "model.name", "data.source", "progressive.image_size"])
