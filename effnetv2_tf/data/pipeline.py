@@ -201,11 +201,9 @@ class TrainingPipeline:
     def _augmentation_of(self, stage: Any) -> Augmentation:
         if stage.preprocessing == "evaluation":
             return self.evaluation
-        scheduled = (stage.regularization.crop_area_min, stage.regularization.crop_area_max)
-        area = tuple(
-            given if value is None else value
-            for value, given in zip(scheduled, self.augmentation.crop_area, strict=True)
-        )
+        low, high = self.augmentation.crop_area
+        least, most = stage.regularization.crop_area_min, stage.regularization.crop_area_max
+        area = (low if least is None else least, high if most is None else most)
         return replace(self.augmentation, crop_area=area)
 
     def _decode_and_crop(
