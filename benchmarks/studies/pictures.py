@@ -43,7 +43,8 @@ def draw_trade_off(
     axes = figure.subplots()
     for name, (costs, values) in points.items():
         _points(axes, [statistics.mean(costs)], [values], name, "")
-    axes.set_xlim(left=0)
+    # From 0, so that distances show ratios.
+    axes.set_xlim(0, 1.25 * max(statistics.mean(costs) for costs, _ in points.values()))
     _finish(figure, axes, path, x_label, y_label)
 
 
