@@ -100,8 +100,8 @@ ROWS = {
         ),
         torch=True,
     ),
-    "group_convolutions": Row(
-        "group_convolutions.py",
+    "g16": Row(
+        "g16_step.py",
         "Group convolutions",
         "Two networks that differ in nothing but the group convolution.",
     ),

@@ -1,6 +1,6 @@
 """Training steps of G16-EfficientNet-B0, against the same network with Keras's group convolution.
 
-    python benchmarks/group_convolutions.py --output=result.json
+    python benchmarks/g16_step.py --output=result.json
 
 The two networks differ in nothing but `GroupConv2D` and `keras.layers.Conv2D(groups=...)`.
 Keras's gradient on a CPU is compiled by XLA and takes seconds for each layer, so its rounds
