@@ -170,6 +170,6 @@ def _what_is_trained(recipe: Recipe) -> tuple:
         scaling.scaled_stem_filters(spec),
         scaling.scaled_head_filters(spec),
         tuple(scaling.scaled_stage(spec, stage) for stage in spec.stages),
-        recipe.progressive.image_sizes or recipe.progressive.image_size,
+        recipe.progressive.given_sizes,
         build.evaluation_size(recipe),
     )
