@@ -1,6 +1,6 @@
 """Runs all benchmarks and renders docs/benchmarks.md.
 
-    python benchmarks/run_all.py [--torch_python=PATH] [--rows=training,memory]
+    python benchmarks/run_all.py [--torch_python=PATH] [--rows=training_b0,memory]
 
 Each row is a script of this folder in a process of its own, with its result in a JSON file in
 --output, and what it says on the way in a .log file beside that. A row with a result made by the
@@ -51,16 +51,19 @@ class Row:
     result_flag: str = "output"
 
 
+_TRAINING = (
+    "Forward, backward and RMSProp with momentum on one synthetic batch, float32, without XLA. "
+    "timm: PyTorch, channels last, symmetric padding and the optimizer's foreach form, which "
+    "measured faster than TensorFlow's padding and the default. The machine: the best rate of "
+    "square matrix products of 2048, 3072 and 4096 rows; a step counts as six operations for "
+    "each multiply-add of the forward pass."
+)
 ROWS = {
-    "training": Row(
-        "train_step.py",
-        "Training steps",
-        "Forward, backward and RMSProp with momentum on one synthetic batch, float32, without XLA. "
-        "timm: PyTorch, channels last, symmetric padding and the optimizer's foreach form, which "
-        "measured faster than TensorFlow's padding and the default. The machine: the best rate of "
-        "square matrix products of 2048, 3072 and 4096 rows; a step counts as six operations for "
-        "each multiply-add of the forward pass.",
-        torch=True,
+    "training_b0": Row(
+        "train_step.py", "Training steps of V2-B0", _TRAINING, ("--models=B0",), torch=True
+    ),
+    "training_s": Row(
+        "train_step.py", "Training steps of V2-S", _TRAINING, ("--models=S",), torch=True
     ),
     "memory": Row(
         "step_memory.py",
