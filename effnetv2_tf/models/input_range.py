@@ -1,4 +1,7 @@
-"""The model class: a functional Keras model that notices images in the wrong range."""
+"""The model class: a functional Keras model that notices images in the wrong range.
+
+It also starts faster in a plain `fit`.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,14 @@ _WARNING = (
 
 @keras_compat.register_serializable("effnetv2_tf")
 class EfficientNet(keras.Model):  # type: ignore[misc]
-    """A functional Keras model with one addition: it warns once of images in [0, 1].
+    """A functional Keras model with two additions.
 
-    Only values at hand are looked at (arrays, eager tensors, and the first batch of a
-    `tf.data.Dataset` given to `fit`), so neither the graph nor its speed changes.
+    `fit` creates the optimizer's variables before it traces the training step (with Keras 3):
+    Keras creates them in the trace, and TensorFlow then traces all of it a second time.
+
+    The model warns once of images in [0, 1]. Only values at hand are looked at (arrays, eager
+    tensors, and the first batch of a `tf.data.Dataset` given to `fit`), so neither the graph nor
+    its speed changes.
     """
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -32,6 +39,7 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
             x = self.watch_first_batch(x)
         else:
             self.check_input_range(x)
+        self._build_optimizer()
         return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -46,6 +54,13 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         if args and tf.executing_eagerly():
             self.check_input_range(args[0])
         return super().__call__(*args, **kwargs)
+
+    def _build_optimizer(self) -> None:
+        """Creates the optimizer's variables, if none are there and no strategy is to place them."""
+        alone = self.distribute_strategy is tf.distribute.get_strategy()
+        unbuilt = not getattr(self.optimizer, "built", True)
+        if unbuilt and alone and not tf.distribute.has_strategy():
+            keras_compat.build_optimizer(self.optimizer, self.trainable_variables)
 
     def check_input_range(self, images: Any) -> None:
         """Warns, once for a model, if `images` lie in [0, 1] and the model expects [0, 255]."""

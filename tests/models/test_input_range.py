@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_tf.models.input_range import EfficientNet
+from effnetv2_tf.models.layers import BatchNorm
 
 
 def _images(largest):
@@ -85,3 +86,29 @@ def test_building_on_a_network_does_not(model):
     image = keras.Input((None, None, 3))
     assert isinstance(model, EfficientNet)
     assert _warnings(lambda: model(image)) == []
+
+
+def test_a_plain_fit_traces_its_step_once(tiny_network, monkeypatch):
+    """Were the optimizer's variables created in the trace, TensorFlow would trace again."""
+    traces = []
+    plain_call = BatchNorm.call
+
+    def counted(self, inputs, training=None):
+        traces.append(id(self))
+        return plain_call(self, inputs, training=training)
+
+    model = tiny_network()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    if not hasattr(model.optimizer, "built"):
+        pytest.skip("Keras 2's optimizers do not tell whether they are built")
+    monkeypatch.setattr(BatchNorm, "call", counted)
+    images = np.zeros((8, 32, 32, 3), np.uint8)
+    model.fit(images, np.zeros(8, np.int64), batch_size=4, verbose=0)
+    assert traces
+    assert len(traces) == len(set(traces))
+    kernel = model.get_layer("stem").kernel
+    model.get_layer("stem").trainable = False
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = np.array(kernel)
+    model.fit(images, np.zeros(8, np.int64), batch_size=4, verbose=0)
+    np.testing.assert_array_equal(before, np.array(kernel))
