@@ -58,9 +58,10 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
     def _build_optimizer(self) -> None:
         """Creates the optimizer's variables, if none are there and no strategy is to place them."""
         alone = self.distribute_strategy is tf.distribute.get_strategy()
-        unbuilt = not getattr(self.optimizer, "built", True)
+        optimizer = getattr(self, "optimizer", None)  # Keras 3 has none before `compile`
+        unbuilt = not getattr(optimizer, "built", True)
         if unbuilt and alone and not tf.distribute.has_strategy():
-            keras_compat.build_optimizer(self.optimizer, self.trainable_variables)
+            keras_compat.build_optimizer(optimizer, self.trainable_variables)
 
     def check_input_range(self, images: Any) -> None:
         """Warns, once for a model, if `images` lie in [0, 1] and the model expects [0, 255]."""

@@ -112,3 +112,9 @@ def test_a_plain_fit_traces_its_step_once(tiny_network, monkeypatch):
     before = np.array(kernel)
     model.fit(images, np.zeros(8, np.int64), batch_size=4, verbose=0)
     np.testing.assert_array_equal(before, np.array(kernel))
+
+
+def test_a_model_that_was_not_compiled_is_told_so(tiny_network):
+    images, labels = np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.int64)
+    with pytest.raises((RuntimeError, ValueError), match="compile"):
+        tiny_network().fit(images, labels, verbose=0)
