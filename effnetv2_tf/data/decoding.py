@@ -45,9 +45,6 @@ def decode_image(
       `(image, valid)`: uint8 (height, width, channels), one grey pixel if not valid; bool.
     """
 
-    def default_decode(data: tf.Tensor) -> tf.Tensor:
-        return decode_pixels(data, channels)
-
     def count(record: bytes) -> np.bool_:
         bad_records.add(record.decode(errors="replace"), "not a whole image")
         bad_records.check()
@@ -56,14 +53,12 @@ def decode_image(
     def stand_in() -> tuple[tf.Tensor, tf.Tensor]:
         valid = tf.numpy_function(count, [name], tf.bool, stateful=True)
         with tf.control_dependencies([valid]):
-            image = (decode or default_decode)(tf.constant(_grey_pixel(channels)))
-        return image, tf.ensure_shape(valid, ())
+            return tf.constant(_grey_pixel(channels)), tf.ensure_shape(valid, ())
 
-    image, valid = tf.cond(
-        is_valid_image(encoded),
-        lambda: ((decode or default_decode)(encoded), tf.constant(True)),
-        stand_in,
-    )
+    # One decoder for both, behind the branches: operations of the branch that is not taken cost
+    # time, too, and a crop has a hundred of them.
+    data, valid = tf.cond(is_valid_image(encoded), lambda: (encoded, tf.constant(True)), stand_in)
+    image = decode(data) if decode else decode_pixels(data, channels)
     image.set_shape(
         (*image.shape[:2], channels) if image.shape.rank == 3 else (None, None, channels)
     )

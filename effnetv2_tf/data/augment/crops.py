@@ -65,23 +65,19 @@ def sample_crop_window(
     _require_range("area_range", area_range, high=1.0)
     _require_range("aspect_ratio_range", aspect_ratio_range, high=math.inf)
     require_integer("sample_crop_window", "attempts", attempts, low=1)
-    image_height, image_width = tf.cast(image_height, tf.int32), tf.cast(image_width, tf.int32)
+    # Heights and widths together: on one image, the number of operations is what costs time.
+    image_size = tf.stack([tf.cast(image_height, tf.int32), tf.cast(image_width, tf.int32)])
     draws = uniform([2 * attempts + 2], seed, _CROP_SALT)
-    heights, widths = _draw_sizes(
-        tf.cast(image_height * image_width, tf.float32),
-        draws[:attempts],
-        draws[attempts : 2 * attempts],
-        area_range,
-        aspect_ratio_range,
-    )
-    fits = (heights <= image_height) & (widths <= image_width)
-    first = tf.argmax(tf.cast(fits, tf.int32), output_type=tf.int32)
+    area_draws, ratio_draws, place_draws = tf.split(draws, [attempts, attempts, 2])
+    sizes = _draw_sizes(image_size, area_draws, ratio_draws, area_range, aspect_ratio_range)
+    fits = tf.reduce_all(sizes <= image_size, axis=1)
+    first = tf.argmax(fits, output_type=tf.int32)
     any_fits = fits[first]
-    central = _largest_central_window(image_height, image_width, aspect_ratio_range)
-    height = tf.where(any_fits, heights[first], central[2])
-    width = tf.where(any_fits, widths[first], central[3])
-    y = tf.where(any_fits, _scale_draw(draws[-2], image_height - height + 1), central[0])
-    x = tf.where(any_fits, _scale_draw(draws[-1], image_width - width + 1), central[1])
+    size = tf.where(any_fits, sizes[first], _largest_central_size(image_size, aspect_ratio_range))
+    margins = image_size - size
+    offset = tf.where(any_fits, _scale_draw(place_draws, margins + 1), margins // 2)
+    y, x = tf.unstack(offset)
+    height, width = tf.unstack(size)
     return y, x, height, width
 
 
@@ -258,32 +254,28 @@ def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _draw_sizes(
-    image_area: tf.Tensor,
+    image_size: tf.Tensor,
     area_draws: tf.Tensor,
     ratio_draws: tf.Tensor,
     area_range: Range,
     aspect_ratio_range: Range,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns int32 heights and widths, one per draw, not yet checked against the image."""
+) -> tf.Tensor:
+    """Returns int32 [draws, 2], heights and widths, not yet checked against the image."""
     smallest, largest = area_range
-    areas = image_area * (smallest + area_draws * (largest - smallest))
+    areas = smallest + area_draws * (largest - smallest)
+    areas *= tf.cast(tf.reduce_prod(image_size), tf.float32)
     log_low, log_high = (math.log(ratio) for ratio in aspect_ratio_range)
     ratios = tf.exp(log_low + ratio_draws * (log_high - log_low))
-    heights = tf.cast(tf.round(tf.sqrt(areas / ratios)), tf.int32)
-    widths = tf.cast(tf.round(tf.sqrt(areas * ratios)), tf.int32)
-    return tf.maximum(heights, 1), tf.maximum(widths, 1)
+    squares = tf.stack([areas / ratios, areas * ratios], axis=1)
+    return tf.maximum(tf.cast(tf.round(tf.sqrt(squares)), tf.int32), 1)
 
 
-def _largest_central_window(
-    image_height: tf.Tensor, image_width: tf.Tensor, aspect_ratio_range: Range
-) -> Window:
+def _largest_central_size(image_size: tf.Tensor, aspect_ratio_range: Range) -> tf.Tensor:
+    """Returns int32 [2], height and width of the largest window with a ratio in range."""
     lowest_ratio, highest_ratio = aspect_ratio_range
-    height, width = tf.cast(image_height, tf.float32), tf.cast(image_width, tf.float32)
-    window_height = tf.cast(tf.round(tf.minimum(height, width / lowest_ratio)), tf.int32)
-    window_width = tf.cast(tf.round(tf.minimum(width, height * highest_ratio)), tf.int32)
-    window_height, window_width = tf.maximum(window_height, 1), tf.maximum(window_width, 1)
-    y, x = (image_height - window_height) // 2, (image_width - window_width) // 2
-    return y, x, window_height, window_width
+    sides = tf.cast(image_size, tf.float32)
+    bounds = sides[::-1] * tf.constant([1.0 / lowest_ratio, highest_ratio])
+    return tf.maximum(tf.cast(tf.round(tf.minimum(sides, bounds)), tf.int32), 1)
 
 
 def _evaluation_window(

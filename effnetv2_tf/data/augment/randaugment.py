@@ -74,10 +74,11 @@ class RandAugment:
         arguments = tf.constant(
             [level_to_argument(name, self.magnitude, scale) for name in OP_NAMES], tf.float32
         )
-        for layer in range(self.num_layers):
-            op_index = tf.cast(draws[layer, 0] * len(OP_NAMES), tf.int32)
-            op_draws = OpDraws(draws[layer, 1], draws[layer, 2], draws[layer, 3])
+        for layer_draws in tf.unstack(draws):
+            choice, *others = tf.unstack(layer_draws)
+            op_index = tf.cast(choice * len(OP_NAMES), tf.int32)
+            argument = tf.gather(arguments, op_index)
             image = apply_op(
-                image, OP_NAMES, op_index, arguments[op_index], op_draws, scale, self.fill
+                image, OP_NAMES, op_index, argument, OpDraws(*others), scale, self.fill
             )
         return image
