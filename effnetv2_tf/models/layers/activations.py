@@ -26,7 +26,11 @@ def silu(inputs: Any) -> tf.Tensor:
 def silu_gradient(dy: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """The gradient of `y = silu(x)` with respect to `x`, given `dy`, that with respect to `y`."""
     gated = tf.raw_ops.SoftplusGrad(gradients=dy, features=x)  # dy * sigmoid(x)
-    return gated * ((x - y) + tf.ones([], x.dtype))
+    # Not before: TensorFlow would compute what does not depend on dy in the forward pass and
+    # keep it, one tensor more for each activation.
+    with tf.control_dependencies([gated]):
+        slope = (x - y) + tf.ones([], x.dtype)
+    return gated * slope
 
 
 @tf.custom_gradient
