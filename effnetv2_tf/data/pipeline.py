@@ -160,10 +160,15 @@ class TrainingPipeline:
     def _examples(
         self, stage: Any, source: Source, per_step: int, step: tf.Tensor, steps: tf.Tensor
     ) -> tf.data.Dataset:
-        """The examples of `steps` steps from `step` on, with their numbers in the run."""
+        """The examples of `steps` steps from `step` on, after their numbers in the run.
+
+        Of a source with random access, the index stands for the example: `_decode` fetches it,
+        which saves the way through one more dataset.
+        """
         epoch = stage.first_epoch + (step - stage.first_step) // stage.steps_per_epoch
         start = (step - stage.first_step) % stage.steps_per_epoch * per_step
-        examples = source.epoch(epoch, seed=self.seed, start=start, shuffle=True)
+        read = source.order if isinstance(source, IndexedSource) else source.epoch
+        examples = read(epoch, seed=self.seed, start=start, shuffle=True)
         shard, shards = source.shard  # workers must not augment alike
         first_number = epoch * source.info.num_examples + start * shards + shard
         numbers = tf.data.Dataset.counter(first_number, shards, dtype=tf.int64)
@@ -174,7 +179,9 @@ class TrainingPipeline:
         size, channels = stage.image_size, self.channels or info.channels
         policy = _policy(augmentation, stage.regularization.randaugment_magnitude)
 
-        def decode(number: tf.Tensor, example: Example) -> Any:
+        def decode(number: tf.Tensor, example: Any) -> Any:
+            if isinstance(self.source, IndexedSource):
+                example = self.source.fetch(example)
             crop_seed, flip_seed, policy_seed, batch_seed = tf.unstack(
                 tf.random.experimental.stateless_split([self.seed, number], 4)
             )

@@ -235,12 +235,17 @@ class IndexedSource(Source):
     def epoch(
         self, epoch: Integer, *, seed: Integer, start: Integer = 0, shuffle: bool
     ) -> tf.data.Dataset:
+        indices = self.order(epoch, seed=seed, start=start, shuffle=shuffle)
+        return indices.map(self.fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def order(
+        self, epoch: Integer, *, seed: Integer, start: Integer = 0, shuffle: bool
+    ) -> tf.data.Dataset:
+        """The indices, int64 scalars, of the examples that `epoch` with these arguments yields."""
         shard_index, shard_count = self.shard
         total = self.info.num_examples
         first = shard_index + shard_count * tf.cast(start, tf.int64)
         if shuffle:
             order = epoch_permutation(total, seed, epoch)
-            indices = tf.data.Dataset.from_tensor_slices(order[first::shard_count])
-        else:
-            indices = tf.data.Dataset.range(first, total, shard_count)
-        return indices.map(self.fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            return tf.data.Dataset.from_tensor_slices(order[first::shard_count])
+        return tf.data.Dataset.range(first, total, shard_count)
