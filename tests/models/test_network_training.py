@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_tf import EfficientNetV2S, RMSProp
+from effnetv2_tf import EfficientNetV2S, RMSProp, set_recompute
 
 SIZES = [(300, 200), (97, 131)]
 
@@ -90,3 +90,55 @@ def test_efficientnetv2_s_trains_with_plain_fit(size):
         not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)
     )
     assert changed == len(before)
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["plain", "recomputing"])
+def test_the_gradient_keeps_nothing_that_it_computes_ahead(tiny_network, recompute):
+    """TensorFlow runs an operation once its inputs are there: what the way back computes from
+    the forward pass alone would lie in memory from there on. It has to wait for a gradient."""
+    model = tiny_network(drop_path_rate=0.2)
+    if recompute:
+        set_recompute(model)
+
+    @tf.function
+    def step(images, gradient):
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=True)
+        return outputs, tape.gradient(outputs, model.trainable_variables, gradient)
+
+    specs = (tf.TensorSpec((2, 32, 32, 3)), tf.TensorSpec((2, model.output_shape[-1])))
+    graph = step.get_concrete_function(*specs).graph
+    operations = graph.get_operations()
+    inputs = {op.name: _inputs(op) for op in operations}
+    forward = _with_ancestors(graph.outputs[:1], inputs)
+    needed = _with_ancestors(graph.outputs, inputs)  # the rest will be pruned
+    late = _with_descendants(graph.inputs[1].op, operations, inputs)
+    images_ahead = [
+        f"{op.name} ({op.type})"
+        for op in operations
+        if op.name in needed - forward - late
+        and any(tensor.shape.rank == 4 and tensor.shape[1] != 1 for tensor in op.outputs)
+    ]
+    assert not images_ahead
+
+
+def _inputs(operation):
+    return [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+
+
+def _with_ancestors(tensors, inputs):
+    found, waiting = set(), [tensor.op for tensor in tensors]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in found:
+            found.add(operation.name)
+            waiting += inputs[operation.name]
+    return found
+
+
+def _with_descendants(operation, operations, inputs):
+    found = {operation.name}
+    for operation in operations:  # in the order in which they were made
+        if any(source.name in found for source in inputs[operation.name]):
+            found.add(operation.name)
+    return found
