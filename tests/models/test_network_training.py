@@ -95,7 +95,8 @@ def test_efficientnetv2_s_trains_with_plain_fit(size):
 @pytest.mark.parametrize("recompute", [False, True], ids=["plain", "recomputing"])
 def test_the_gradient_keeps_nothing_that_it_computes_ahead(tiny_network, recompute):
     """TensorFlow runs an operation once its inputs are there: what the way back computes from
-    the forward pass alone would lie in memory from there on. It has to wait for a gradient."""
+    the forward pass alone would lie in memory from there on. It has to wait for a gradient.
+    """
     model = tiny_network(drop_path_rate=0.2)
     if recompute:
         set_recompute(model)
