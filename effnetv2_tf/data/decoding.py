@@ -53,7 +53,7 @@ def decode_image(
     def stand_in() -> tuple[tf.Tensor, tf.Tensor]:
         valid = tf.numpy_function(count, [name], tf.bool, stateful=True)
         with tf.control_dependencies([valid]):
-            return tf.constant(_grey_pixel(channels)), tf.ensure_shape(valid, ())
+            return tf.constant(grey_pixel(channels)), tf.ensure_shape(valid, ())
 
     # One decoder for both, behind the branches: operations of the branch that is not taken cost
     # time, too, and a crop has a hundred of them.
@@ -65,7 +65,7 @@ def decode_image(
     return image, valid
 
 
-def _grey_pixel(channels: int) -> bytes:
+def grey_pixel(channels: int) -> bytes:
     """A PNG file of one grey pixel."""
     with tf.init_scope():  # eagerly, also while a tf.data function is traced
         return tf.io.encode_png(np.full((1, 1, channels), 128, np.uint8)).numpy()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_tf.data.decoding import decode_pixels
+from effnetv2_tf.data.decoding import decode_pixels, grey_pixel
 from effnetv2_tf.data.sources import BadRecords, DataError, is_valid_image
 
 _ADDRESS = re.compile(r"grpc://(?P<host>[^/:\s]+):(?P<port>\d{1,5})")
@@ -104,6 +104,5 @@ def decode_uncounted(
       `(image, valid)`: uint8 (height, width, channels), one grey pixel if not valid; bool.
     """
     valid = is_valid_image(encoded)
-    grey_pixel = tf.io.encode_png(tf.fill([1, 1, channels], tf.constant(128, tf.uint8)))
-    encoded = tf.where(valid, encoded, grey_pixel)
+    encoded = tf.where(valid, encoded, grey_pixel(channels))
     return decode(encoded) if decode else decode_pixels(encoded, channels), valid
