@@ -162,13 +162,11 @@ class TrainingPipeline:
     ) -> tf.data.Dataset:
         """The examples of `steps` steps from `step` on, after their numbers in the run.
 
-        Of a source with random access, the index stands for the example: `_decode` fetches it,
-        which saves the way through one more dataset.
+        What stands for an example in the source's order does so here: `_decode` fetches it.
         """
         epoch = stage.first_epoch + (step - stage.first_step) // stage.steps_per_epoch
         start = (step - stage.first_step) % stage.steps_per_epoch * per_step
-        read = source.order if isinstance(source, IndexedSource) else source.epoch
-        examples = read(epoch, seed=self.seed, start=start, shuffle=True)
+        examples = source.order(epoch, seed=self.seed, start=start, shuffle=True)
         shard, shards = source.shard  # workers must not augment alike
         first_number = epoch * source.info.num_examples + start * shards + shard
         numbers = tf.data.Dataset.counter(first_number, shards, dtype=tf.int64)
@@ -179,9 +177,8 @@ class TrainingPipeline:
         size, channels = stage.image_size, self.channels or info.channels
         policy = _policy(augmentation, stage.regularization.randaugment_magnitude)
 
-        def decode(number: tf.Tensor, example: Any) -> Any:
-            if isinstance(self.source, IndexedSource):
-                example = self.source.fetch(example)
+        def decode(number: tf.Tensor, entry: Any) -> Any:
+            example = self.source.fetch(entry)
             crop_seed, flip_seed, policy_seed, batch_seed = tf.unstack(
                 tf.random.experimental.stateless_split([self.seed, number], 4)
             )

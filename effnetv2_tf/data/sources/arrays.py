@@ -51,11 +51,11 @@ class ArraySource(IndexedSource):
             self._images = tf.constant(images)  # [N, H, W, C]
             self._labels = tf.constant(labels)  # [N]
 
-    def fetch(self, index: tf.Tensor) -> Example:
+    def fetch(self, entry: tf.Tensor) -> Example:
         return {
-            "image": tf.gather(self._images, index),
-            "label": tf.gather(self._labels, index),
-            "name": tf.strings.join([self.info.name, tf.strings.as_string(index)], separator="/"),
+            "image": tf.gather(self._images, entry),
+            "label": tf.gather(self._labels, entry),
+            "name": tf.strings.join([self.info.name, tf.strings.as_string(entry)], separator="/"),
         }
 
 

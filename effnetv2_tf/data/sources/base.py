@@ -9,7 +9,7 @@ import abc
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -205,6 +205,19 @@ class Source(abc.ABC):
             vector if `info.multi_label`; "name": scalar string that names the record in reports.
         """
 
+    def order(
+        self, epoch: Integer, *, seed: Integer, start: Integer = 0, shuffle: bool
+    ) -> tf.data.Dataset:
+        """What `fetch` makes the examples of `epoch`, with the same arguments, from.
+
+        A pipeline that fetches where it decodes saves the way through one more dataset.
+        """
+        return self.epoch(epoch, seed=seed, start=start, shuffle=shuffle)
+
+    def fetch(self, entry: Any) -> Example:
+        """The example of an entry of `order`: by default the entry itself."""
+        return entry
+
 
 def _checked_shard(shard: tuple[int, int], info: SourceInfo) -> tuple[int, int]:
     index, count = shard
@@ -229,8 +242,8 @@ class IndexedSource(Source):
     """A source with random access: any order costs the same and so does any `start`."""
 
     @abc.abstractmethod
-    def fetch(self, index: tf.Tensor) -> Example:
-        """The example at `index` (int64 scalar) in the stored order, as `epoch` yields it."""
+    def fetch(self, entry: tf.Tensor) -> Example:
+        """The example at index `entry` (int64 scalar) in the stored order, as `epoch` yields it."""
 
     def epoch(
         self, epoch: Integer, *, seed: Integer, start: Integer = 0, shuffle: bool

@@ -96,11 +96,11 @@ class ImageFolderSource(IndexedSource):
             self._files = tf.constant([os.fsencode(file) for file in files])
             self._labels = tf.constant(labels, tf.int64)
 
-    def fetch(self, index: tf.Tensor) -> Example:
-        file = tf.gather(self._files, index)
+    def fetch(self, entry: tf.Tensor) -> Example:
+        file = tf.gather(self._files, entry)
         return {
             "image": tf.io.read_file(file),
-            "label": tf.gather(self._labels, index),
+            "label": tf.gather(self._labels, entry),
             "name": file,
         }
 
