@@ -22,58 +22,12 @@ from effnetv2_tf.data.augment import (
     random_crop_and_resize,
     random_flip,
 )
+from effnetv2_tf.data.augmentation import EVALUATION, Augmentation
 from effnetv2_tf.data.decoding import decode_image, replace_invalid, to_channels
+from effnetv2_tf.data.small_images import SmallImages
 from effnetv2_tf.data.sources import IndexedSource, Source
 
 Example = dict[str, tf.Tensor]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to training images besides the scheduled magnitudes.
-
-    Attributes:
-      crop: `"random_resized"` (a random part of the image, stretched to the square),
-        `"pad"` (resized, padded and cropped back: for small images), `"center"` (the
-        reference's centre crop for evaluation) or `"none"`.
-      crop_area: smallest and largest part of the area, for random resized crops; a stage's
-        `crop_area_min` and `crop_area_max` go first.
-      crop_aspect_ratio: narrowest and widest, likewise.
-      crop_padding: for `"pad"`, pixels on each side of a 32-pixel image; scaled with it. For
-        `"center"`, see `Preprocessing`.
-      flip: mirrors half of the images.
-      policy: `"randaugment"` (with the stage's magnitude), `"autoaugment"`, `"cutout"` or
-        `"none"`.
-      randaugment_layers: operations on one image.
-      interpolation: of resizing.
-      mixing: of mixup and CutMix, where the stage has both: `"either"` for each batch one of
-        them; `"both"`, one after the other, see `mixup_then_cutmix`.
-      cutmix_lambda: for `"both"`: CutMix's shares by Graphcore's distribution, in all stages.
-    """
-
-    crop: Literal["random_resized", "pad", "center", "none"] = "random_resized"
-    crop_area: tuple[float, float] = (0.08, 1.0)
-    crop_aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    crop_padding: int = 4
-    flip: bool = True
-    policy: Literal["randaugment", "autoaugment", "cutout", "none"] = "randaugment"
-    randaugment_layers: int = 2
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    mixing: Literal["either", "both"] = "either"
-    cutmix_lambda: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.cutmix_lambda is not None and self.mixing != "both":
-            raise ValueError(
-                f"cutmix_lambda: expected none with mixing {self.mixing!r}, received "
-                f"{self.cutmix_lambda}; it belongs to mixing 'both'"
-            )
-
-
-# What a recipe without other wishes evaluates with, see `evaluation_dataset`.
-EVALUATION = Augmentation(
-    "center", crop_padding=32, flip=False, policy="none", interpolation="bicubic"
-)
 
 
 @dataclass(frozen=True)
@@ -126,9 +80,14 @@ class TrainingPipeline:
         examples = runs.flat_map(
             lambda step, steps: self._examples(stage, source, per_step, step, steps)
         )
-        decoded = examples.map(self._decode(stage), num_parallel_calls=tf.data.AUTOTUNE)
+        small = self._small_images(stage)
+        if small is None:
+            for_example, for_batch = self._decode(stage), self._finish(stage)
+        else:
+            for_example, for_batch = self._draw(small), self._crop_and_finish(stage, small)
+        decoded = examples.map(for_example, num_parallel_calls=tf.data.AUTOTUNE)
         batches = decoded.batch(batch_size, drop_remainder=True)
-        batches = batches.map(self._finish(stage), num_parallel_calls=tf.data.AUTOTUNE)
+        batches = batches.map(for_batch, num_parallel_calls=tf.data.AUTOTUNE)
         options = tf.data.Options()
         options.deterministic = True
         batches = batches.with_options(options)
@@ -175,13 +134,11 @@ class TrainingPipeline:
     def _decode(self, stage: Any) -> Callable:
         info, augmentation = self.source.info, self._augmentation_of(stage)
         size, channels = stage.image_size, self.channels or info.channels
-        policy = _policy(augmentation, stage.regularization.randaugment_magnitude)
+        policy = self._policy(stage)
 
         def decode(number: tf.Tensor, entry: Any) -> Any:
             example = self.source.fetch(entry)
-            crop_seed, flip_seed, policy_seed, batch_seed = tf.unstack(
-                tf.random.experimental.stateless_split([self.seed, number], 4)
-            )
+            crop_seed, flip_seed, policy_seed, batch_seed = self._seeds(number)
             image, valid = example["image"], tf.constant(True)
             if info.encoded:
                 image, valid = self._decode_and_crop(example, size, crop_seed, augmentation)
@@ -196,6 +153,42 @@ class TrainingPipeline:
             return (*decoded, example["name"]) if self._names_travel else decoded
 
         return decode
+
+    def _draw(self, small_images: SmallImages) -> Callable:
+        """What remains of `_decode` for each example where images are cropped in batches."""
+
+        def draw(number: tf.Tensor, entry: tf.Tensor) -> Any:
+            crop_seed, flip_seed, _, batch_seed = self._seeds(number)
+            return entry, small_images.draw(crop_seed, flip_seed), batch_seed
+
+        return draw
+
+    def _crop_and_finish(self, stage: Any, small_images: SmallImages) -> Callable:
+        """The rest of `_decode`, for a batch, and `_finish`."""
+        info, finish = self.source.info, self._finish(stage)
+        size, channels = stage.image_size, self.channels or info.channels
+
+        def crop_and_finish(entries: tf.Tensor, draws: Any, seeds: tf.Tensor) -> Any:
+            examples = self.source.fetch(entries)
+            images = to_channels(small_images.crop(examples["image"], *draws), channels)
+            images = tf.ensure_shape(images, (None, size, size, channels))
+            valid = tf.ones_like(entries, tf.bool)
+            return finish(images, valid, encode_label(examples["label"], info), seeds)
+
+        return crop_and_finish
+
+    def _small_images(self, stage: Any) -> SmallImages | None:
+        """How images are cropped in batches, if they are."""
+        if self._policy(stage) is not None:
+            return None
+        return SmallImages.of(self.source, self._augmentation_of(stage), stage.image_size)
+
+    def _policy(self, stage: Any) -> Callable | None:
+        return _policy(self._augmentation_of(stage), stage.regularization.randaugment_magnitude)
+
+    def _seeds(self, number: tf.Tensor) -> list[tf.Tensor]:
+        """For an example's crop, flip and policy, and its batch, if it is the first there."""
+        return tf.unstack(tf.random.experimental.stateless_split([self.seed, number], 4))
 
     @property
     def _names_travel(self) -> bool:
@@ -361,8 +354,7 @@ def _crop(image: tf.Tensor, size: int, seed: tf.Tensor, augmentation: Augmentati
             interpolation=augmentation.interpolation,
         )
     if augmentation.crop == "pad":
-        padding = max(1, round(augmentation.crop_padding * size / 32))
-        return pad_and_random_crop(image, size, padding, seed)
+        return pad_and_random_crop(image, size, augmentation.padding(size), seed)
     return center_crop_and_resize(
         image,
         size,

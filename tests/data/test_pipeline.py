@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_tf.data import small_images
 from effnetv2_tf.data.pipeline import Augmentation, TrainingPipeline, evaluation_dataset
 from effnetv2_tf.data.sources import ArraySource, ImageFolderSource
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
@@ -332,3 +333,38 @@ def test_a_stage_decides_how_much_of_an_image_its_crops_show():
     np.testing.assert_allclose(quarter, 0.5 * 7 / 8, atol=0.04)
     assert widths(crop_area_max=0.6).max() < 0.6**0.5
     assert widths(crop_area_min=0.9).min() > 0.9**0.5 * 7 / 8 - 0.05
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("crop", ["random_resized", "pad"])
+def test_crops_of_batches_are_those_of_single_images(crop, channels, monkeypatch):
+    """Small images in memory are cropped a batch at a time, with the same random numbers."""
+    values = np.random.default_rng(0).integers(0, 256, (COUNT, 20, 24, 1), np.uint8)
+    source = ArraySource(values, np.arange(COUNT) % CLASSES)
+    augmentation = Augmentation(crop=crop, policy="none")
+    stage = _stages(mixup_alpha=0.2)[1]
+
+    def batches():
+        pipeline = TrainingPipeline(source, augmentation, seed=3, channels=channels)
+        return _take(pipeline(stage, stage.first_step + 2), 6)
+
+    together = batches()
+    monkeypatch.setattr(small_images, "LARGEST_SIDE", 0)
+    for ours, theirs in zip(together, batches(), strict=True):
+        np.testing.assert_allclose(ours[0], theirs[0], atol=1)
+        np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize(
+    ("changed", "side"),
+    [
+        ({"interpolation": "bicubic"}, 20),
+        ({"crop": "none"}, 20),
+        ({"crop": "center"}, 20),
+        ({}, small_images.LARGEST_SIDE + 1),
+    ],
+)
+def test_other_crops_and_images_are_taken_singly(changed, side):
+    source = ArraySource(np.zeros((2, 16, side, 1), np.uint8), [0, 1])
+    augmentation = Augmentation(**changed)
+    assert small_images.SmallImages.of(source, augmentation, 16) is None

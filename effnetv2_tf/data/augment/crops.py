@@ -9,76 +9,21 @@ crop as in the EfficientNet reference code.
 
 from __future__ import annotations
 
-import math
-
 import tensorflow as tf
 
-from effnetv2_tf.data.augment._common import (
-    require_image,
-    require_integer,
-    round_to_uint8,
-    uniform,
+from effnetv2_tf.data.augment._common import require_image, require_integer, round_to_uint8
+from effnetv2_tf.data.augment.crop_windows import (
+    AREA_RANGE,
+    ASPECT_RATIO_RANGE,
+    Range,
+    Window,
+    draw_flip,
+    draw_shift,
+    evaluation_window,
+    sample_crop_window,
 )
 
-Range = tuple[float, float]
-Window = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
-
-AREA_RANGE: Range = (0.08, 1.0)
-ASPECT_RATIO_RANGE: Range = (3 / 4, 4 / 3)
 INTERPOLATIONS = ("bilinear", "bicubic")
-
-_CROP_SALT = 0x1D8E4F
-_PAD_SALT = 0x6B20C3
-_FLIP_SALT = 0x2F97A9
-
-
-def sample_crop_window(
-    image_height: int | tf.Tensor,
-    image_width: int | tf.Tensor,
-    seed: tf.Tensor,
-    area_range: Range = AREA_RANGE,
-    aspect_ratio_range: Range = ASPECT_RATIO_RANGE,
-    attempts: int = 10,
-) -> Window:
-    """Draws a window for a random resized crop.
-
-    Each attempt draws the share of the area uniformly and the aspect ratio (width / height)
-    log-uniformly, so that a ratio and its inverse are equally likely. The first window that
-    fits is placed uniformly; if none fits, it is the largest central window whose aspect ratio
-    is in range.
-
-    Args:
-      image_height: In pixels, int or int32 scalar.
-      image_width: In pixels, int or int32 scalar.
-      seed: Tensor of shape (2,).
-      area_range: Smallest and largest share of the image area, above 0 and at most 1.
-      aspect_ratio_range: Smallest and largest width / height, above 0.
-      attempts: How many windows are tried, >= 1.
-
-    Returns:
-      (y, x, height, width), int32 scalars; the window has at least one pixel and lies inside
-      the image.
-
-    Raises:
-      ValueError: A range or `attempts` is invalid; the message names it.
-    """
-    _require_range("area_range", area_range, high=1.0)
-    _require_range("aspect_ratio_range", aspect_ratio_range, high=math.inf)
-    require_integer("sample_crop_window", "attempts", attempts, low=1)
-    # Heights and widths together: on one image, the number of operations is what costs time.
-    image_size = tf.stack([tf.cast(image_height, tf.int32), tf.cast(image_width, tf.int32)])
-    draws = uniform([2 * attempts + 2], seed, _CROP_SALT)
-    area_draws, ratio_draws, place_draws = tf.split(draws, [attempts, attempts, 2])
-    sizes = _draw_sizes(image_size, area_draws, ratio_draws, area_range, aspect_ratio_range)
-    fits = tf.reduce_all(sizes <= image_size, axis=1)
-    first = tf.argmax(fits, output_type=tf.int32)
-    any_fits = fits[first]
-    size = tf.where(any_fits, sizes[first], _largest_central_size(image_size, aspect_ratio_range))
-    margins = image_size - size
-    offset = tf.where(any_fits, _scale_draw(place_draws, margins + 1), margins // 2)
-    y, x = tf.unstack(offset)
-    height, width = tf.unstack(size)
-    return y, x, height, width
 
 
 def decode_and_random_crop(
@@ -188,7 +133,7 @@ def pad_and_random_crop(
         [[padding, padding], [padding, padding], [0, 0]],
         constant_values=tf.constant(fill, tf.uint8),
     )
-    y, x = tf.unstack(_scale_draw(uniform([2], seed, _PAD_SALT), 2 * padding + 1))
+    y, x = tf.unstack(draw_shift(seed, padding))
     cropped = tf.slice(padded, tf.stack([y, x, 0]), tf.shape(resized))
     cropped.set_shape(resized.shape)
     return cropped
@@ -231,7 +176,7 @@ def center_crop_and_resize(
         image = require_image(image)
         if not resize_only:
             shape = tf.shape(image)
-            image = _crop(image, _evaluation_window(shape[0], shape[1], image_size, crop_padding))
+            image = _crop(image, evaluation_window(shape[0], shape[1], image_size, crop_padding))
         return _resize(image, image_size, interpolation, antialias)
     _require_channels(channels)
     if resize_only:
@@ -249,44 +194,7 @@ def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
       seed: Tensor of shape (2,).
     """
     image = require_image(image)
-    is_flipped = uniform([], seed, _FLIP_SALT) < 0.5
-    return tf.cond(is_flipped, lambda: tf.reverse(image, [1]), lambda: image)
-
-
-def _draw_sizes(
-    image_size: tf.Tensor,
-    area_draws: tf.Tensor,
-    ratio_draws: tf.Tensor,
-    area_range: Range,
-    aspect_ratio_range: Range,
-) -> tf.Tensor:
-    """Returns int32 [draws, 2], heights and widths, not yet checked against the image."""
-    smallest, largest = area_range
-    areas = smallest + area_draws * (largest - smallest)
-    areas *= tf.cast(tf.reduce_prod(image_size), tf.float32)
-    log_low, log_high = (math.log(ratio) for ratio in aspect_ratio_range)
-    ratios = tf.exp(log_low + ratio_draws * (log_high - log_low))
-    squares = tf.stack([areas / ratios, areas * ratios], axis=1)
-    return tf.maximum(tf.cast(tf.round(tf.sqrt(squares)), tf.int32), 1)
-
-
-def _largest_central_size(image_size: tf.Tensor, aspect_ratio_range: Range) -> tf.Tensor:
-    """Returns int32 [2], height and width of the largest window with a ratio in range."""
-    lowest_ratio, highest_ratio = aspect_ratio_range
-    sides = tf.cast(image_size, tf.float32)
-    bounds = sides[::-1] * tf.constant([1.0 / lowest_ratio, highest_ratio])
-    return tf.maximum(tf.cast(tf.round(tf.minimum(sides, bounds)), tf.int32), 1)
-
-
-def _evaluation_window(
-    image_height: tf.Tensor,
-    image_width: tf.Tensor,
-    image_size: int | tf.Tensor,
-    crop_padding: int,
-) -> Window:
-    shorter_side = tf.minimum(image_height, image_width)
-    side = tf.maximum(image_size * shorter_side // (image_size + crop_padding), 1)
-    return (image_height - side + 1) // 2, (image_width - side + 1) // 2, side, side
+    return tf.cond(draw_flip(seed), lambda: tf.reverse(image, [1]), lambda: image)
 
 
 def _random_window(
@@ -335,13 +243,13 @@ def _decode_center(
 ) -> tf.Tensor:
     def from_jpeg() -> tf.Tensor:
         height, width = tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])
-        window = _evaluation_window(height, width, image_size, crop_padding)
+        window = evaluation_window(height, width, image_size, crop_padding)
         return _decode_window(encoded, window, channels, ratio=1)
 
     def from_other() -> tf.Tensor:
         image = _decode_whole(encoded, channels)
         shape = tf.shape(image)
-        return _crop(image, _evaluation_window(shape[0], shape[1], image_size, crop_padding))
+        return _crop(image, evaluation_window(shape[0], shape[1], image_size, crop_padding))
 
     cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
     cropped.set_shape([None, None, channels])
@@ -364,21 +272,6 @@ def _resize(
     static_size = tf.get_static_value(tf.convert_to_tensor(image_size))
     resized.set_shape([static_size, static_size, image.shape[-1]])
     return resized
-
-
-def _scale_draw(draw: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
-    """Maps draws from [0, 1) to the integers 0 to count - 1."""
-    return tf.cast(draw * tf.cast(count, tf.float32), tf.int32)
-
-
-def _require_range(name: str, bounds: Range, high: float) -> None:
-    is_pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2
-    if not is_pair or not 0.0 < bounds[0] <= bounds[1] <= high or math.isinf(bounds[1]):
-        limit = "" if math.isinf(high) else f" <= {high}"
-        raise ValueError(
-            f"{name} must be two finite numbers with 0 < smallest <= largest{limit}, "
-            f"received {bounds!r}"
-        )
 
 
 def _require_channels(channels: int) -> None:

@@ -47,6 +47,7 @@ class ArraySource(IndexedSource):
             encoded=False,
         )
         super().__init__(info, shard=shard)
+        self.image_size = images.shape[1:3]
         with tf.device("CPU:0"):  # the input pipeline reads them; they do not belong on a GPU
             self._images = tf.constant(images)  # [N, H, W, C]
             self._labels = tf.constant(labels)  # [N]

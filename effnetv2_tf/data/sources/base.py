@@ -166,6 +166,9 @@ class Source(abc.ABC):
     info: SourceInfo
     bad_records: BadRecords
     shard: tuple[int, int]
+    # Height and width, where all images have the same and `fetch` takes many entries as it takes
+    # one. A pipeline may then crop a whole batch at once.
+    image_size: tuple[int, int] | None = None
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from effnetv2_tf.data.sources import ArraySource, DataError, DigitsSource
@@ -23,6 +24,16 @@ def test_yields_the_given_images_labels_and_names():
     assert source.info.class_names == ("cat", "dog")
     assert (source.info.channels, source.info.encoded) == (3, False)
     assert source.bad_records.total_examples == 2
+
+
+def test_many_entries_are_fetched_as_one_by_one():
+    images = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    source = ArraySource(images, [1, 0, 1])
+    assert source.image_size == (4, 5)
+    together = source.fetch(tf.constant([2, 0], tf.int64))
+    for place, entry in enumerate([2, 0]):
+        for key, value in source.fetch(tf.constant(entry, tf.int64)).items():
+            np.testing.assert_array_equal(together[key][place], value)
 
 
 def test_grayscale_gets_a_channel_axis():
