@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -39,11 +40,30 @@ class Layer(keras.layers.Layer):  # type: ignore[misc]
 
     Keras 3 compiles a model with XLA when `compile(jit_compile="auto")` finds that every
     layer supports it. Here that answer depends on the device, see `xla_is_worthwhile`.
+
+    Which of the layers within this one are frozen is part of its configuration, so that it
+    survives saving, loading and cloning.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_jit = xla_is_worthwhile()
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        frozen = [path for path, inner in _layers_within(self) if not inner.trainable]
+        return {**config, "frozen": frozen} if self.trainable and frozen else config
+
+    @classmethod
+    def from_config(cls, config: dict) -> Any:
+        frozen = config.get("frozen", ())
+        layer = super().from_config({k: v for k, v in config.items() if k != "frozen"})
+        # The constructor makes them trainable, also within a layer that is not; Keras 3 looks at
+        # the variables alone.
+        for path, inner in _layers_within(layer):
+            if not layer.trainable or path in frozen:
+                inner.trainable = False
+        return layer
 
     def add_float32_weight(self, name: str, **kwargs: Any) -> Any:
         """`add_weight` for a variable that stays float32 under mixed precision."""
@@ -58,6 +78,14 @@ class Layer(keras.layers.Layer):  # type: ignore[misc]
         """
         aggregation = "mean" if KERAS_3 else tf.VariableAggregation.MEAN
         return self.add_float32_weight(name, trainable=False, aggregation=aggregation, **kwargs)
+
+
+def _layers_within(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The layers within a layer, at any depth, by path, e.g. `squeeze_excite/reduce`."""
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        path = f"{prefix}{inner.name}"
+        yield path, inner
+        yield from _layers_within(inner, f"{path}/")
 
 
 class RandomSeeds:
@@ -182,7 +210,7 @@ def named_optimizer_variables(optimizer: Any, weights: list) -> dict[str, Any]:
       from `0000` on for whatever else it has (all slots of Keras's older optimizers).
     """
     paths = [variable_path(weight) for weight in weights]
-    named = {"iterations": optimizer.iterations}
+    named = {"iterations": step_counter(optimizer)}
     for attribute, value in sorted(vars(optimizer).items()):
         if _are_slots(value, weights):
             slot = attribute.strip("_")
@@ -204,9 +232,20 @@ def _are_slots(value: Any, weights: list) -> bool:
     )
 
 
+def step_counter(optimizer: Any) -> Any:
+    """The variable that counts an optimizer's steps, those that only add to gradients included.
+
+    Where Keras 3 accumulates gradients over steps, `iterations` is a number that counts updates.
+    """
+    counter = optimizer.iterations
+    if hasattr(counter, "assign"):
+        return counter
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+
+
 def steps_made(optimizer: Any) -> int:
     """The optimizer's step counter, also when a strategy mirrors it."""
-    return int(tf_variable(optimizer.iterations).numpy())
+    return int(tf_variable(step_counter(optimizer)).numpy())
 
 
 def set_float_precision(name: str) -> None:
@@ -226,7 +265,7 @@ def learning_rate_value(optimizer: Any) -> Any:
     if rate is None:
         rate = optimizer.learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        return rate(tf_variable(optimizer.iterations))
+        return rate(tf.convert_to_tensor(optimizer.iterations))
     return tf.convert_to_tensor(optimizer.learning_rate)
 
 

@@ -31,7 +31,7 @@ def build_nasnet(
     *,
     include_top: bool = True,
     classes: int = 1000,
-    input_shape: Sequence[int | None] = (None, None, 3),
+    input_shape: Sequence[int | None] | None = (None, None, 3),
     pooling: str | None = None,
     classifier_activation: Any = "softmax",
     classifier_initializer: Any = None,
@@ -58,17 +58,17 @@ def build_nasnet(
     Raises:
       ValueError: for an argument that cannot be, naming it.
     """
-    channels = check_arguments(include_top, classes, input_shape, pooling)
+    shape = check_arguments(include_top, classes, input_shape, pooling)
     if spec.auxiliary_head and not include_top:
         raise ValueError(
             "`include_top` must be True for a spec with `auxiliary_head`, which is a "
             "classifier. Received: include_top=False. Pass "
             "dataclasses.replace(spec, auxiliary_head=False)."
         )
-    inputs = keras.Input(shape=tuple(input_shape), name="image")
+    inputs = keras.Input(shape=shape, name="image")
     x = inputs
     if include_preprocessing:
-        preprocessing = spec.preprocessing.for_channels(channels)
+        preprocessing = spec.preprocessing.for_channels(shape[-1])
         x = InputNormalization(preprocessing.mean, preprocessing.std, name="normalization")(x)
     x = _stem(spec, synchronized_batch_norm, x)  # (b, h / 2, w / 2, stem)
     rate = spec.drop_path_rate if drop_path_rate is None else drop_path_rate
@@ -231,7 +231,7 @@ def NASNetMobile(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
-    input_shape: Sequence[int | None] = (None, None, 3),
+    input_shape: Sequence[int | None] | None = (None, None, 3),
     pooling: str | None = None,
     classifier_activation: Any = "softmax",
     classifier_initializer: Any = None,
@@ -274,7 +274,7 @@ def NASNetLarge(
     weights: str | Path | None = None,
     include_top: bool = True,
     classes: int = 1000,
-    input_shape: Sequence[int | None] = (None, None, 3),
+    input_shape: Sequence[int | None] | None = (None, None, 3),
     pooling: str | None = None,
     classifier_activation: Any = "softmax",
     classifier_initializer: Any = None,

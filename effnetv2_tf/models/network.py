@@ -29,7 +29,7 @@ def build_network(
     *,
     include_top: bool = True,
     classes: int = 1000,
-    input_shape: Sequence[int | None] = (None, None, 3),
+    input_shape: Sequence[int | None] | None = (None, None, 3),
     pooling: str | None = None,
     classifier_activation: Any = "softmax",
     classifier_initializer: Any = None,
@@ -68,15 +68,15 @@ def build_network(
     Raises:
       ValueError: for an argument that cannot be, naming it.
     """
-    channels = check_arguments(include_top, classes, input_shape, pooling)
+    shape = check_arguments(include_top, classes, input_shape, pooling)
     dropout_rate = spec.dropout_rate if dropout_rate is None else dropout_rate
     drop_path_rate = spec.drop_path_rate if drop_path_rate is None else drop_path_rate
     norms = _norms(spec, synchronized_batch_norm)
 
-    inputs = keras.Input(shape=tuple(input_shape), name="image")
+    inputs = keras.Input(shape=shape, name="image")
     x = inputs
     if include_preprocessing:
-        preprocessing = spec.preprocessing.for_channels(channels)
+        preprocessing = spec.preprocessing.for_channels(shape[-1])
         x = InputNormalization(preprocessing.mean, preprocessing.std, name="normalization")(x)
     x = _stem(spec, norms, x)  # (b, h / 2, w / 2, stem)
     x = _blocks(spec, drop_path_rate, synchronized_batch_norm, x)  # (b, h / 32, w / 32, last)
@@ -161,20 +161,23 @@ def _norms(spec: NetworkSpec, synchronized: bool) -> NormFactory:
 
 
 def check_arguments(
-    include_top: bool, classes: int, input_shape: Sequence[int | None], pooling: str | None
-) -> int:
-    """Raises a ValueError for what cannot be; returns the number of input channels."""
+    include_top: bool, classes: int, input_shape: Sequence[int | None] | None, pooling: str | None
+) -> tuple[int | None, int | None, int]:
+    """Raises a ValueError for what cannot be; returns the shape of the images."""
     if include_top and (not isinstance(classes, int) or classes < 1):
         raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
+    if pooling not in POOLINGS:
+        raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")
+    if input_shape is None:  # keras.applications' word for images of any size
+        return None, None, 3
     if len(input_shape) != 3 or not isinstance(input_shape[-1], int) or input_shape[-1] < 1:
         raise ValueError(
             "`input_shape` must be (height, width, channels), where height and width may be "
             f"None. Received: input_shape={tuple(input_shape)}."
         )
-    if any(side is not None and side < 1 for side in input_shape[:2]):
+    height, width, channels = input_shape
+    if any(side is not None and side < 1 for side in (height, width)):
         raise ValueError(
             f"`input_shape` must have positive sides. Received: input_shape={tuple(input_shape)}."
         )
-    if pooling not in POOLINGS:
-        raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")
-    return input_shape[-1]
+    return height, width, channels

@@ -173,7 +173,9 @@ def index_of(model: keras.Model, name: str) -> int:
 
 def _set_trainable(layer: Any, trainable: bool, keep_norms: bool = False) -> None:
     if not keep_norms:
-        layer.trainable = trainable
+        # Each of them: Keras does not pass on a value that the layer around them has already.
+        for inner in (layer, *keras_compat.flatten_layers(layer)):
+            inner.trainable = trainable
         return
     # A layer inside one that is not trainable is not trained either, so the leaves are set.
     layer.trainable = True

@@ -113,9 +113,16 @@ class OptimizerAverages(ExponentialMovingAverage):
         if self.averages:
             return
         self.set_model(model)
+        self._optimizer = model.optimizer
         self._weights = [tf_variable(weight) for weight in model.trainable_variables]
         self._names = [variable_path(weight) for weight in model.trainable_variables]
         self.averages = [model.optimizer.get_slot(w, _AVERAGE_SLOT) for w in self._weights]
+
+    def _follow(self, optimizer: Any) -> None:
+        """A new optimizer has averages of its own."""
+        if optimizer is not self._optimizer:
+            self.averages = []
+            self.build(self.model)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Nothing: the optimizer has averaged already."""

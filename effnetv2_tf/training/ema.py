@@ -9,7 +9,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from effnetv2_tf.keras_compat import tf_variable, variable_path
+from effnetv2_tf.keras_compat import step_counter, tf_variable, variable_path
 
 
 class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
@@ -25,7 +25,8 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     evaluated, and begins with those of epoch 0; t then is the number of the epoch, from 1.
     Masters et al. (arXiv 2106.03640) do so with d = 0.97 throughout (`warmup=False`).
 
-    While `averaging` is False the averages are the last weights themselves.
+    While `averaging` is False the averages are the last weights themselves. A model that is
+    compiled again goes on with its averages; t counts the new optimizer's steps.
 
     Args:
       decay: d; the papers' 0.9999 suits runs of 100,000 steps and more.
@@ -58,10 +59,16 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self._applied = False
 
     def build(self, model: keras.Model) -> None:
-        """Creates the averages as copies of the weights, once."""
+        """Creates the averages as copies of the weights, once.
+
+        Raises:
+          ValueError: if they are those of another model.
+        """
         if self.averages:
+            self._check_same(model)
             return
         self.set_model(model)
+        self._optimizer = model.optimizer
         self._weights = [tf_variable(weight) for weight in model.weights]
         self._names = [variable_path(weight) for weight in model.weights]
         # Every replica averages its own copy of the weights, which are alike, and so need not
@@ -73,11 +80,19 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         }
         with model.distribute_strategy.scope():
             self.averages = [tf.Variable(w, name="ema", **own_copy) for w in self._weights]
-            step = tf.cast(tf_variable(model.optimizer.iterations), tf.int64)
-            self._last_step = tf.Variable(step, **own_copy)
+            self._last_step = tf.Variable(self._step(), **own_copy)
+        self._update = tf.function(self._update_replicas)
+
+    def _check_same(self, model: keras.Model) -> None:
+        if {id(tf_variable(w)) for w in model.weights} != {id(w) for w in self._weights}:
+            raise ValueError(
+                "ExponentialMovingAverage: expected the model whose weights it averages, received "
+                f"another one, {model.name!r}. Make a new callback for each model."
+            )
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.build(self.model)
+        self._follow(self.model.optimizer)
         self.restore_raw()
         self._epoch = None
 
@@ -111,6 +126,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Within this context the model has the averages for weights."""
+        self._check_built()
         if self._applied:
             yield
             return
@@ -122,7 +138,15 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
 
     def adopt(self) -> None:
         """Makes the averages the model's weights; the raw ones are given up."""
+        self._check_built()
         self._adopt()
+
+    def _check_built(self) -> None:
+        if not self.averages:
+            raise RuntimeError(
+                "ExponentialMovingAverage: there are no averages yet. Call `fit` with this "
+                "callback, or `build(model)`, first."
+            )
 
     @property
     def named_variables(self) -> dict[str, tf.Variable]:
@@ -139,14 +163,23 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             decay = min(decay, (2.0 + self._epoch) / (11.0 + self._epoch))
         self._update(tf.constant(decay))
 
-    @tf.function
-    def _update(self, decay: tf.Tensor) -> None:
+    def _follow(self, optimizer: Any) -> None:
+        """Counts the steps of this optimizer from now on, if it is a new one."""
+        if optimizer is not self._optimizer:
+            self._optimizer = optimizer
+            self._last_step.assign(self._step())
+            self._update = tf.function(self._update_replicas)  # a trace keeps the old counter
+
+    def _step(self) -> tf.Tensor:
+        return tf.cast(tf_variable(step_counter(self._optimizer)), tf.int64)
+
+    def _update_replicas(self, decay: tf.Tensor) -> None:
         self.model.distribute_strategy.run(self._update_replica, args=(decay,))
 
     def _update_replica(self, decay: tf.Tensor) -> None:
         # Derived from the step counter: right with several steps per execution, and a call
         # after which no step was made changes nothing.
-        step = tf.cast(tf_variable(self.model.optimizer.iterations), tf.int64)
+        step = self._step()
         made = tf.cast(step - self._last_step, tf.float32)
         if self.every == "epoch":
             made = tf.minimum(made, 1.0)

@@ -272,7 +272,7 @@ class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
         dtype = variable.dtype
         beta_1 = self._constant("beta_1", self.beta_1, dtype)
         beta_2 = self._constant("beta_2", self.beta_2, dtype)
-        step = self._constant("step", tf_variable(self.iterations) + 1, dtype)
+        step = self._constant("step", tf.convert_to_tensor(self.iterations) + 1, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._slot(self._momentums, variable),

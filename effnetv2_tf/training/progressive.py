@@ -6,6 +6,7 @@ EfficientNetV2 (arXiv 2104.00298), section 4.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -39,13 +40,15 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
     that the others see what it adds to the logs: `stage`, `image_size`, `batch_size`,
     `learning_rate` and every scheduled quantity.
 
-    A stage is a function of the optimizer's step: when `fit` starts on a model whose
-    `optimizer.iterations` lies inside `initial_epoch`, only the rest of that epoch is run.
-    Where batch sizes differ between stages, `fit` counts the longest epoch's steps and those
-    past a shorter epoch's end do nothing.
+    A stage is a function of the optimizer's step: when `fit` starts on a model whose optimizer
+    has made steps that end inside `initial_epoch`, only the rest of that epoch is run, and in
+    epoch 0 a warning says so (`compile` again to begin anew). Where batch sizes differ between
+    stages, `fit` counts the longest epoch's steps and those past a shorter epoch's end do nothing.
 
     Works under `tf.distribute` strategies, for models made in their scope: batch sizes are over
-    all replicas. Under `MultiWorkerMirroredStrategy` call `fit_dataset(model)`.
+    all replicas. Under `MultiWorkerMirroredStrategy` call `fit_dataset(model)`. Weights of
+    examples or classes come from `make_dataset`, as a third part of its batches: `fit` would give
+    its `class_weight` to `fit_dataset`'s.
 
     Args:
       schedule: the stages.
@@ -80,7 +83,6 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self._iterator: Iterator | None = None
         self._keras_function: Any = None
         self._logs: Any = None
-        self._step_on_begin = 0
         self._step_is_ours = False
         self._static_size: int | None = None  # of the last trace
 
@@ -95,22 +97,34 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             keras_compat.skip_symbolic_build(model)
         stage = self.schedule.stages[0]
         steps = self.schedule.most_steps_per_epoch
-        example = tf.nest.map_structure(_zeros_like_example, self.make_dataset(stage).element_spec)
+        example = tf.nest.map_structure(_zeros_like_example, self._element_spec(stage))
         examples = tf.data.Dataset.from_tensors(example).repeat(steps * stage.batch_size)
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return examples.batch(stage.batch_size, drop_remainder=True).with_options(options)
+
+    def _element_spec(self, stage: Stage) -> Any:
+        dataset = self.make_dataset(stage)
+        if not isinstance(dataset, tf.data.Dataset):
+            raise TypeError(
+                "ProgressiveLearning: `make_dataset(stage)` must return a tf.data.Dataset of "
+                f"batches. Received: {type(dataset).__name__}."
+            )
+        return dataset.element_spec
 
     def on_train_begin(self, logs: Any = None) -> None:
         _check_model(self.model, self.schedule)
         self._drop_rates = DropRates(self.model)
         self.stage = None
         self._logs = None
-        self._step_on_begin = keras_compat.steps_made(self.model.optimizer)
+        self._check_steps()
+        self._step_on_begin: int | None = None
         self.next_step = -1
         self._install()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self._step_on_begin is None:  # only now have all callbacks restored what they restore
+            self._step_on_begin = keras_compat.steps_made(self.model.optimizer)
         stage = self.schedule.stage_of_epoch(epoch)
         first_step = self.schedule.first_step_of_epoch(epoch)
         self.epoch_end_step = first_step + stage.steps_per_epoch
@@ -119,6 +133,8 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             # At its end: the epoch was trained, but not evaluated.
             if first_step <= self._step_on_begin <= self.epoch_end_step:
                 self.next_step = self._step_on_begin
+            if epoch == 0 and self.next_step > 0:
+                _warn_of_steps_made(self.next_step, stage)
             self.stage = None
         if self.stage != stage:
             self._enter(stage)
@@ -213,6 +229,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
                 self.model.train_function = self._keras_function
                 return self._keras_function(iterator)
             self._step_is_ours = False
+            self._check_weights(iterator)
             if self.next_step >= self.epoch_end_step:
                 return self._logs or self._with_stage(self.model.get_metrics_result())
             logs = run_steps(self._iterator)
@@ -222,6 +239,25 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
 
         train_function.keras_function = self._keras_function  # type: ignore[attr-defined]
         self.model.train_function = train_function
+
+    def _check_steps(self) -> None:
+        """`fit` counts the steps of an epoch by `fit_dataset`; with other data they are others."""
+        expected, received = self.schedule.most_steps_per_epoch, self.params.get("steps")
+        if received not in (None, expected):
+            raise ValueError(
+                f"ProgressiveLearning: expected epochs of {expected} steps, as the schedule has, "
+                f"received {received} from `fit`. Give it `x=progressive.fit_dataset()`, without "
+                "`steps_per_epoch`."
+            )
+
+    def _check_weights(self, iterator: Any) -> None:
+        """`fit` adds its `class_weight` to its own batches, which nobody sees."""
+        received, drawn = (getattr(x, "element_spec", None) for x in (iterator, self._iterator))
+        if isinstance(received, tuple) and isinstance(drawn, tuple) and len(received) > len(drawn):
+            raise ValueError(
+                "ProgressiveLearning: `class_weight` of `fit` does not reach the batches of "
+                "`make_dataset`. Let it give (images, labels, weights)."
+            )
 
     def _with_stage(self, logs: Any) -> Any:
         if self.stage is None:
@@ -236,6 +272,15 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             "batch_size": stage.batch_size,
             **{name: value for name, value in scheduled.items() if value is not None},
         }
+
+
+def _warn_of_steps_made(steps: int, stage: Stage) -> None:
+    warnings.warn(
+        f"The optimizer has made {steps} steps already: of the {stage.steps_per_epoch} steps of "
+        f"epoch 0 only those that remain are made. Compile the model again to begin anew.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
@@ -260,6 +305,11 @@ def forget_sides(images: Any, *rest: Any) -> Any:
 
 
 def _zeros_like_example(spec: tf.TensorSpec) -> tf.Tensor:
+    if spec.shape.rank is None:
+        raise ValueError(
+            "ProgressiveLearning: `make_dataset` gives tensors of unknown rank. State their shape "
+            "with `tf.ensure_shape`, e.g. (None, None, None, 3) for images."
+        )
     return tf.zeros([1 if side is None else side for side in spec.shape[1:]], spec.dtype)
 
 

@@ -61,6 +61,12 @@ def load_weights(
     """
     if weights is None:
         return None
+    if isinstance(weights, bool):
+        raise UsageError(
+            f"weights: expected None, {IMAGENET!r} or a file, received {weights}; a constructor's "
+            "first arguments are `weights` and `include_top`, in keras.applications it is the "
+            "other way round"
+        )
     if nasnet.is_nasnet(model):
         file, origins = _open_nasnet(model, weights, ema)
     elif str(weights) == IMAGENET:

@@ -98,6 +98,14 @@ def test_a_loaded_model_is_ours_with_its_optimizer(tiny_spec, tmp_path):
     _assert_same_names(loaded, model)
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_kerass_older_format(tiny_network, tmp_path):
+    model = tiny_network()
+    model.save(str(tmp_path / "model.h5"))
+    loaded = keras.models.load_model(str(tmp_path / "model.h5"))
+    np.testing.assert_array_equal(loaded(_images()), model(_images()))
+
+
 def test_from_config_is_the_same_network(tiny_network):
     model = tiny_network()
     images = tf.constant(_images())

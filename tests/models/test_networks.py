@@ -246,6 +246,15 @@ def test_weights_that_are_no_file():
         effnetv2_tf.EfficientNetV2B0(weights="no/such/file.weights.h5", classes=2)
 
 
+def test_keras_applications_order_of_arguments():
+    with pytest.raises(ValueError, match="weights: expected None.*received False.*other way round"):
+        effnetv2_tf.EfficientNetV2B0(False, None)
+
+
+def test_no_input_shape_is_any_size_in_colour(tiny_network):
+    assert tiny_network(input_shape=None).input_shape == (None, None, None, 3)
+
+
 def test_public_names():
     for name in effnetv2_tf.__all__:
         assert getattr(effnetv2_tf, name) is not None

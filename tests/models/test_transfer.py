@@ -134,3 +134,44 @@ def test_learning_rates_fall_towards_the_input(tiny_network):
     assert factors == {"stem": 0.0625, "stage1": 0.125, "stage2": 0.25, "stage3": 0.5}
     with pytest.raises(ValueError, match=r"`decay` must lie in \(0, 1\]. Received: decay=0"):
         transfer.learning_rates_by_depth(tiny_network(), 0)
+
+
+def _copies(model, tmp_path):
+    """The model after saving and loading, and after cloning."""
+    model.save(tmp_path / "model.keras")
+    return keras.models.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "training"])
+def test_what_is_frozen_stays_so_in_copies(batch_norm, tiny_network, tmp_path):
+    model = tiny_network()
+    transfer.freeze(model, until="stage3", batch_norm=batch_norm)
+    trainable = len(model.trainable_weights)
+    assert 0 < trainable < len(model.weights)
+    for copy in _copies(model, tmp_path):
+        assert len(copy.trainable_weights) == trainable
+        transfer.unfreeze(copy)
+        assert len(copy.trainable_weights) == len(tiny_network().trainable_weights)
+
+
+def test_a_frozen_backbone_within_a_model_stays_so_in_copies(tiny_network, tmp_path):
+    body = tiny_network(include_top=False, pooling="avg")
+    body.trainable = False
+    image = keras.Input((16, 16, 3))
+    model = keras.Model(image, keras.layers.Dense(4)(body(image, training=False)))
+    for copy in _copies(model, tmp_path):
+        assert [tuple(w.shape) for w in copy.trainable_weights] == [
+            (body.output_shape[-1], 4),
+            (4,),
+        ]
+
+
+def test_freezing_again_reaches_what_lies_within(tiny_network):
+    """Keras ignores a value that the layer around has already."""
+    model = tiny_network()
+    transfer.freeze(model, until="head")
+    trainable = len(model.trainable_weights)
+    block = model.get_layer("stage2_block1")
+    block.project.trainable = True
+    transfer.freeze(model, until="head")
+    assert len(model.trainable_weights) == trainable

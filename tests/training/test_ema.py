@@ -236,3 +236,31 @@ def test_without_averaging_the_averages_are_the_weights():
 def test_an_unknown_interval():
     with pytest.raises(ValueError, match="`every` must be 'step' or 'epoch'.*'batch'"):
         ExponentialMovingAverage(0.9, every="batch")
+
+
+def test_compiled_again_it_goes_on_averaging():
+    model, history = _model(), _History()
+    ema = ExponentialMovingAverage(0.5, warmup=False)
+    model.fit(*_data(), batch_size=4, callbacks=[ema], verbose=0)
+    averages = [average.numpy() for average in ema.averages]
+    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    model.fit(*_data(12), batch_size=4, callbacks=[ema, history], verbose=0)
+    history.weights[0] = averages
+    expected = _by_hand(history.weights, lambda step: 0.5)
+    for average, hand in zip(ema.averages, expected, strict=True):
+        np.testing.assert_allclose(average.numpy(), hand, rtol=1e-5, atol=1e-6)
+
+
+def test_another_model_is_refused():
+    ema = ExponentialMovingAverage(0.5)
+    ema.build(_model())
+    with pytest.raises(ValueError, match="received another one.*new callback for each model"):
+        _model().fit(*_data(4), callbacks=[ema], verbose=0)
+
+
+def test_nothing_is_averaged_yet():
+    ema = ExponentialMovingAverage(0.5)
+    with pytest.raises(RuntimeError, match=r"no averages yet.*`build\(model\)`"), ema.applied():
+        pass
+    with pytest.raises(RuntimeError, match="no averages yet"):
+        ema.adopt()

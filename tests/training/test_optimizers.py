@@ -43,6 +43,8 @@ def _assert_same(ours, theirs):
             np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6, err_msg=f"{step} {shape}")
 
 
+ACCUMULATED = {"gradient_accumulation_steps": 2}
+ACCUMULATING = [(SGD, keras.optimizers.SGD), (AdamW, keras.optimizers.AdamW)]
 SCHEDULE = WarmUpDecay(0.1, "exponential", [(9, 3, 256)], warmup_epochs=1, decay_epochs=0.3)
 RATES = pytest.mark.parametrize("rate", [0.05, SCHEDULE], ids=["number", "schedule"])
 
@@ -76,10 +78,13 @@ def test_adamw(rate):
         (RMSProp, keras.optimizers.RMSprop, {"momentum": 0.9, "global_clipnorm": 0.5}),
         (RMSProp, keras.optimizers.RMSprop, {"momentum": 0.9, "weight_decay": 0.1}),
         (SGD, keras.optimizers.SGD, {"momentum": 0.9, "clipvalue": 0.1}),
+        *((ours, theirs, ACCUMULATED) for ours, theirs in ACCUMULATING if KERAS_3),
     ],
 )
 def test_forms_for_which_there_is_no_operation_and_keras_options(ours, theirs, options):
     common = {"epsilon": 1e-3} if ours is RMSProp else {}
+    if options is ACCUMULATED:
+        common = {"momentum": 0.9} if ours is SGD else {}
     _assert_same(
         ours(learning_rate=0.05, **common, **options),
         theirs(learning_rate=0.05, **common, **options),

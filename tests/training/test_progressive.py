@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_tf import ProgressiveLearning
+from effnetv2_tf import AdamW, ExponentialMovingAverage, ProgressiveLearning
+from effnetv2_tf.keras_compat import KERAS_3
 
 
 def _fit(plain, progressive, **options):
@@ -235,3 +236,88 @@ def test_validation_sees_its_own_data(plain_model, make_schedule, batches):
     )
     assert len(history.history["val_loss"]) == 4
     assert 20 not in _sides(plain)
+
+
+@pytest.mark.parametrize("options", [{"x": np.ones((6, 8, 8, 1)), "y": np.zeros(6)}, {"steps": 2}])
+def test_fit_must_count_the_schedules_steps(options, plain_model, make_schedule, batches):
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    x = options.get("x", progressive.fit_dataset())
+    with pytest.raises(ValueError, match=r"epochs of 3 steps.*received 2.*fit_dataset\(\)"):
+        plain_model().model.fit(
+            x,
+            options.get("y"),
+            batch_size=3 if "x" in options else None,
+            steps_per_epoch=options.get("steps"),
+            callbacks=[progressive],
+            verbose=0,
+        )
+
+
+def test_class_weight_is_not_lost(plain_model, make_schedule, batches):
+    message = r"`class_weight` of `fit` does not reach.*\(images, labels, weights\)"
+    with pytest.raises(ValueError, match=message):
+        _fit(
+            plain_model(),
+            ProgressiveLearning(make_schedule(), batches),
+            class_weight={0: 0.0, 1: 0.0},
+        )
+
+
+def test_steps_made_before_are_left_out_with_a_warning(plain_model, make_schedule, batches):
+    plain = plain_model()
+    plain.model.fit(np.ones((8, 8, 8, 1)), np.zeros(8), batch_size=4, verbose=0)
+    with pytest.warns(UserWarning, match=r"has made 2 steps already: of the 3 steps of epoch 0"):
+        _fit(plain, ProgressiveLearning(make_schedule(), batches))
+    assert plain.steps == 12
+
+
+class _Restore(keras.callbacks.Callback):
+    """Restores the step counter as late as Keras's BackupAndRestore does."""
+
+    def on_train_begin(self, logs=None):
+        self.model.optimizer.iterations.assign(4)
+
+
+def test_a_callback_behind_it_may_restore_the_step(plain_model, make_schedule, batches):
+    plain = plain_model()
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    _fit(plain, progressive, initial_epoch=1, callbacks=[_Restore()])
+    assert plain.inputs.values == [2, 3, 1, 2, 3, 1, 2, 3]
+    assert plain.steps == 12
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 does not accumulate gradients")
+def test_accumulated_gradients(make_schedule, batches):
+    """The schedule and the averages count batches; the optimizer's updates are half as many."""
+    model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+    model.compile(
+        AdamW(0.01, gradient_accumulation_steps=2),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    model.fit(
+        progressive.fit_dataset(),
+        epochs=4,
+        callbacks=[progressive, ExponentialMovingAverage(0.5)],
+        verbose=0,
+    )
+    assert progressive.next_step == 12
+    assert int(model.optimizer.iterations) == 6
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda stage: (np.ones((4, 8, 8, 1)), np.zeros(4)), "must return a tf.data.Dataset"),
+        (
+            lambda stage: tf.data.Dataset.from_generator(
+                lambda: iter(()), output_types=(tf.float32, tf.int32)
+            ),
+            "unknown rank.*tf.ensure_shape",
+        ),
+    ],
+)
+def test_what_make_dataset_must_give(made, message, make_schedule):
+    with pytest.raises((TypeError, ValueError), match=message):
+        ProgressiveLearning(make_schedule(), made).fit_dataset()
