@@ -170,12 +170,12 @@ def check_arguments(
         raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")
     if input_shape is None:  # keras.applications' word for images of any size
         return None, None, 3
-    if len(input_shape) != 3 or not isinstance(input_shape[-1], int) or input_shape[-1] < 1:
+    height, width, channels = input_shape if len(input_shape) == 3 else (None, None, None)
+    if not isinstance(channels, int) or channels < 1:
         raise ValueError(
             "`input_shape` must be (height, width, channels), where height and width may be "
             f"None. Received: input_shape={tuple(input_shape)}."
         )
-    height, width, channels = input_shape
     if any(side is not None and side < 1 for side in (height, width)):
         raise ValueError(
             f"`input_shape` must have positive sides. Received: input_shape={tuple(input_shape)}."
