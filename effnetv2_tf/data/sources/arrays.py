@@ -97,14 +97,17 @@ def _dtype_advice(images: np.ndarray) -> str:
 
 
 def _checked_labels(labels: np.ndarray, num_images: int, name: str) -> np.ndarray:
-    one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if labels.shape != (num_images,):
+        advice = None
+        if labels.ndim == 2:
+            one_hot = labels.shape[1] > 1
+            advice = "for one-hot labels pass labels.argmax(-1)" if one_hot else "pass labels[:, 0]"
         raise DataError(
             "wrong shape of labels",
             expected=f"[{num_images}], one class id per image",
             received=str(list(labels.shape)),
             path=name,
-            suggestion="for one-hot labels pass labels.argmax(-1)" if one_hot else None,
+            suggestion=advice,
         )
     if labels.dtype.kind not in "iu":
         raise DataError(

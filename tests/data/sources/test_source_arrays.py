@@ -65,6 +65,7 @@ GOOD_IMAGES, GOOD_LABELS = np.zeros([2, 4, 4, 3], np.uint8), np.array([0, 1])
         (GOOD_IMAGES[:0], GOOD_LABELS[:0], ["a", "b"], "wrong shape of images"),
         (GOOD_IMAGES, np.array([0, 1, 1]), None, r"expected \[2\], one class id .*received \[3\]"),
         (GOOD_IMAGES, np.eye(2, dtype=int), None, r"one-hot labels pass labels.argmax\(-1\)"),
+        (GOOD_IMAGES, np.array([[0], [1]]), None, r"received \[2, 1\]; pass labels\[:, 0\]"),
         (GOOD_IMAGES, np.array([0.0, 1.0]), None, "wrong dtype of labels: .*received float64"),
         (GOOD_IMAGES, np.array([1, 2]), ["a", "b"], r"expected 0 \.\. 1, received 2 at position 1"),
         (GOOD_IMAGES, np.array([-1, 1]), None, "received -1 at position 0"),
