@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -113,6 +114,31 @@ def parse_sizes(flag: str, texts: list[str] | None) -> list[int]:
         if not text.strip().isdecimal() or int(text) < 8:
             raise UsageError(f"--{flag}: expected whole numbers from 8 up, received {text!r}")
     return [int(text) for text in texts or []]
+
+
+def check_output_file(flag: Any) -> None:
+    """Checks the name in a flag (an absl flag holder) of a file to write, before the work is done.
+
+    Raises:
+      UsageError: if the name is empty, or no file of that name can be written.
+    """
+    if flag.value is None:
+        return
+    check_not_empty(flag, "the name of a file to write")
+    path = Path(flag.value)
+    if path.is_dir():
+        raise UsageError(
+            f"--{flag.name}: expected the name of a file to write, received the folder {path}"
+        )
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"--{flag.name}: expected a file in a folder, {above} is none")
+
+
+def check_not_empty(flag: Any, expected: str) -> None:
+    """Raises a UsageError if a flag (an absl flag holder) is given an empty text."""
+    if flag.value is not None and not flag.value.strip():
+        raise UsageError(f"--{flag.name}: expected {expected}, received an empty name")
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:
