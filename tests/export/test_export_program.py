@@ -90,6 +90,8 @@ def test_a_foreign_model_says_that_it_is_not_folded():
     exportable = wrap_model(model)
     assert exportable.preparation.image_size == 16
     assert "not folded" in exportable.graph.note
+    assert exportable.graph.has_classes
+    assert not wrap_model(keras.Model(inputs, x)).graph.has_classes
 
 
 def test_every_public_name_can_be_had():
