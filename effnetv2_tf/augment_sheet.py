@@ -15,6 +15,7 @@ _SET = flags.DEFINE_multi_string("set", [], "Overrides one key of the recipe; re
 
 
 def main() -> None:
+    programs.check_output_file(_OUTPUT)
     from effnetv2_tf.training.recipe_files import load_recipe
 
     recipe = load_recipe(_CONFIG.value, _SET.value)

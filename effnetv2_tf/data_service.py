@@ -12,6 +12,7 @@ they are stopped.
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
 
@@ -73,7 +74,14 @@ def _check_free(port: int) -> None:
         ) from error
 
 
+def _check_dispatcher(address: str) -> None:
+    if not re.fullmatch(r"\S+:\d{1,5}", address):
+        raise UsageError(f"--dispatcher: expected host:port, received {address!r}")
+
+
 def main() -> None:
+    if _DISPATCHER.value is not None:
+        _check_dispatcher(_DISPATCHER.value)
     programs.import_tensorflow()
     server = start(_PORT.value, _DISPATCHER.value, _HOST.value)
     if _DISPATCHER.value is None:

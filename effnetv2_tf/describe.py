@@ -31,6 +31,7 @@ _JSON = flags.DEFINE_bool("json", False, "Prints JSON instead of a table.")
 
 
 def main() -> None:
+    programs.check_output_file(_PICTURE)
     description = _describe()
     if description is None:
         _print_list()

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What TensorFlow writes around the message of an operation.
+_NAMES = re.compile(r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*")
+_PASSED_ON = re.compile(
+    r"^(?:Error in user-defined function passed to .*? iterator: \S+:\s+"
+    r"|\(\d+\) [A-Z_]+:\s+|(?:\w+\.)+(?=[A-Z]\w+: ))+"
+)
+_SAYS_NOTHING = re.compile(
+    r"Graph execution error:|Detected at node|Hint: |\(\d+\) CANCELLED:"
+    r"|\d+ (?:root|successful|derived) "
+)
 
 
 class UsageError(ValueError):
@@ -16,6 +28,18 @@ class TrainingFailure(RuntimeError):
 
 class RunStopped(Exception):
     """A run that was asked to stop and saved its work; programs exit with code 0."""
+
+
+def operation_fault(message: str | None) -> str:
+    """The line of a TensorFlow error's message in which the operation says what is wrong.
+
+    It is the last one: the stack, and what Python said before it raised, come earlier.
+    """
+    for line in reversed((message or "").splitlines()):
+        said = "" if line.startswith("\t") else _NAMES.sub("", line).strip()
+        if said and not _SAYS_NOTHING.match(said):
+            return _PASSED_ON.sub("", said).rstrip(".")
+    return "no reason given"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -75,6 +75,8 @@ def _check_request(names: Sequence[str]) -> None:
         check_run_folder(Path(_MODEL_DIR.value))
     if _FILE.value is not None and not Path(_FILE.value).is_file():
         raise UsageError(f"--file: expected a .keras file, {_FILE.value} does not exist")
+    for flag in (_CSV, _JSON, _SHEET):
+        programs.check_output_file(flag)
     missing = [name for name in names if not Path(name).exists()]
     if len(missing) == len(names):
         raise UsageError(f"no such file or folder: {_listed(missing)}")

@@ -10,11 +10,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
 
-from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
+from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
 
 
 def prepare_environment() -> None:
@@ -93,6 +95,9 @@ def run_with_arguments(main: Callable[[list[str]], None]) -> None:
             _fail(error, 2)
         except (TrainingFailure, OSError) as error:
             _fail(error, 1)
+        except _errors_of_operations() as error:
+            reason = operation_fault(error.message)
+            _fail(error, 1, f"TensorFlow: {reason}; --verbosity=1 shows the whole error")
         except KeyboardInterrupt as error:
             _fail(error, 130)
 
@@ -111,6 +116,31 @@ def parse_sizes(flag: str, texts: list[str] | None) -> list[int]:
     return [int(text) for text in texts or []]
 
 
+def check_output_file(flag: Any) -> None:
+    """Checks the name in a flag (an absl flag holder) of a file to write, before the work is done.
+
+    Raises:
+      UsageError: if the name is empty, or no file of that name can be written.
+    """
+    if flag.value is None:
+        return
+    check_not_empty(flag, "the name of a file to write")
+    path = Path(flag.value)
+    if path.is_dir():
+        raise UsageError(
+            f"--{flag.name}: expected the name of a file to write, received the folder {path}"
+        )
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"--{flag.name}: expected a file in a folder, {above} is none")
+
+
+def check_not_empty(flag: Any, expected: str) -> None:
+    """Raises a UsageError if a flag (an absl flag holder) is given an empty text."""
+    if flag.value is not None and not flag.value.strip():
+        raise UsageError(f"--{flag.name}: expected {expected}, received an empty name")
+
+
 def _parse_flags(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
@@ -120,9 +150,16 @@ def _parse_flags(arguments: list[str]) -> list[str]:
         sys.exit(2)
 
 
-def _fail(error: BaseException, code: int) -> None:
+def _errors_of_operations() -> tuple[Any, ...]:
+    """TensorFlow's errors; none while it is not imported, for then it cannot have raised one."""
+    tensorflow = sys.modules.get("tensorflow")
+    return () if tensorflow is None else (tensorflow.errors.OpError,)
+
+
+def _fail(error: BaseException, code: int, message: str | None = None) -> None:
+    """Ends the program with one line: `message`, by default the error's own."""
     if absl_logging.get_verbosity() >= absl_logging.DEBUG:
         traceback.print_exc()
-    message = " ".join(str(error).split()) or "interrupted"
+    message = " ".join((message or str(error)).split()) or "interrupted"
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

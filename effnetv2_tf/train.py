@@ -28,6 +28,7 @@ _PROGRESS = flags.DEFINE_enum("progress", "bar", ["bar", "lines", "none"], "Prog
 
 
 def main() -> None:
+    programs.check_not_empty(_MODEL_DIR, "the folder of the run")
     from effnetv2_tf.training.recipe_files import load_recipe
 
     recipe = load_recipe(_CONFIG.value, _SET.value)

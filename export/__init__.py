@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from effnetv2_tf.export.deploy_graph import DeployGraph, build_deploy_graph
     from effnetv2_tf.export.exporter import ExportOptions, export
+    from effnetv2_tf.export.images import ImagePreparation
     from effnetv2_tf.export.loading import (
         Exportable,
         load_keras_file,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "deploy_graph": ("DeployGraph", "build_deploy_graph"),
     "exporter": ("ExportOptions", "export"),
+    "images": ("ImagePreparation",),
     "loading": ("Exportable", "load_keras_file", "load_model_dir", "wrap_model"),
     "onnx": ("export_onnx",),
     "savedmodel": ("export_savedmodel",),
@@ -44,6 +46,7 @@ __all__ = [
     "DeployGraph",
     "ExportOptions",
     "Exportable",
+    "ImagePreparation",
     "build_deploy_graph",
     "export",
     "export_onnx",

@@ -87,6 +87,7 @@ def show(report: Report, output_dir: Path) -> None:
 
 def _check_request() -> None:
     """What can be told without TensorFlow, whose import takes seconds."""
+    programs.check_not_empty(_OUTPUT_DIR, "the folder to export to")
     if (_MODEL_DIR.value is None) == (_KERAS_FILE.value is None):
         raise UsageError("expected either --model_dir or --keras_file")
     if _MODEL_DIR.value is not None:

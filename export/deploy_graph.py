@@ -21,6 +21,8 @@ from effnetv2_tf.export.graph_steps import KerasNetwork, Normalization, Step, ac
 
 INPUT_NAME = "image"
 _PROBABILITIES = ("softmax", "sigmoid")
+_FEATURES = "features"
+_POOLING = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class DeployGraph:
     def is_classifier(self) -> bool:
         """Whether outputs are one probability for each class."""
         return self.output_name == "probabilities" and self.classes is not None
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether outputs are one number for each class, of which the largest counts."""
+        return self.classes is not None and self.output_name != _FEATURES
 
     def without_normalization(self) -> DeployGraph:
         """The same for images that are normalised already."""
@@ -200,5 +207,5 @@ def _output_name(model: keras.Model, classes: int | None, activation: str, folde
     if classes is not None and activation in _PROBABILITIES:
         return "probabilities"
     if folded:
-        return "logits" if is_dense else "features"
-    return "outputs"
+        return "logits" if is_dense else _FEATURES
+    return _FEATURES if isinstance(last, _POOLING) else "outputs"

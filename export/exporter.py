@@ -51,7 +51,8 @@ class ExportOptions:
       preprocessing: whether artefacts normalise pixels themselves.
       calibration_images: representative images for int8 and 16x8.
       check_images: held-out images to compare on.
-      int8_threshold: smallest top-1 agreement of int8 that is not refused.
+      int8_threshold: smallest top-1 agreement of int8 that is not refused; of a network
+        without classifier, smallest cosine similarity of outputs.
       force: keeps a refused file.
       onnxruntime_web: folder of that npm package, for web pages; None to have npm fetch it.
     """
@@ -79,7 +80,7 @@ class ExportOptions:
 def export(
     exportable: Exportable,
     output_dir: str | Path,
-    formats: Sequence[str] = DEFAULT_FORMATS,
+    formats: str | Sequence[str] = DEFAULT_FORMATS,
     options: ExportOptions | None = None,
 ) -> Report:
     """Writes artefacts, checks each in its own runtime, and writes the report.
@@ -92,7 +93,7 @@ def export(
     Args:
       exportable: from `load_model_dir`, `load_keras_file` or `wrap_model`.
       output_dir: made if need be.
-      formats: of `requests.FORMATS`.
+      formats: one or some of `requests.FORMATS`.
       options: see `ExportOptions`.
 
     Returns:
@@ -105,7 +106,7 @@ def export(
     """
     options = options or ExportOptions()
     output_dir = Path(output_dir)
-    jobs = _plan(output_dir, formats, options)
+    jobs = _plan(output_dir, [formats] if isinstance(formats, str) else formats, options)
     supplies = _Supplies(
         representative=_representative(exportable, jobs, options),
         web_runtime=_web_runtime(exportable, jobs, options),
@@ -161,6 +162,11 @@ def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> l
     ):
         if name not in formats:
             continue
+        if not precisions:
+            raise UsageError(
+                f"--{name}: expected at least one of {', '.join(known)}, received none; leave "
+                f"{name} out of --formats to write no such file"
+            )
         for precision in precisions:
             if precision not in known:
                 hint = suggestion(precision, known) or f"; known: {', '.join(known)}"

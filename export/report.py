@@ -58,7 +58,7 @@ class Report:
 
     def table(self) -> str:
         """For the terminal: one line for each artefact."""
-        header = ("artefact", "status", "MB", "load s", "ms/image", "max diff", "top-1 agreement")
+        header = ("artefact", "status", "MB", "load s", "ms/image", "max diff", self._judged_by)
         rows = [header, *(_row(verdict) for verdict in self.verdicts)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
         lines = []
@@ -68,6 +68,12 @@ class Report:
             cells += [n.rjust(w) for n, w in zip(numbers, widths[2:], strict=True)]
             lines.append("  ".join(cells).rstrip())
         return "\n".join(lines)
+
+    @property
+    def _judged_by(self) -> str:
+        """What the artefacts are judged by; all are of one network."""
+        found = [c for verdict in self.verdicts for c in verdict.comparisons]
+        return found[0].judged_by if found else "top-1 agreement"
 
     def write(self, folder: Path) -> None:
         """Writes the JSON file and the picture."""
@@ -80,7 +86,6 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
         return "-" if value is None else format(value, form)
 
     compared = verdict.comparisons
-    first = compared[0] if compared else None
     return (
         verdict.artefact.name,
         verdict.status,
@@ -88,7 +93,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
         number(verdict.load_seconds, ".2f"),
         number(verdict.latency_ms, ".2f"),
         number(max((c.max_difference for c in compared), default=None), ".2g"),
-        number(first.top_1_agreement if first else None, ".2%"),
+        compared[0].agreement_text(compared[0].agreement) if compared else "-",
     )
 
 

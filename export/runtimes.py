@@ -53,7 +53,7 @@ class Artefact:
 
     @property
     def is_int8(self) -> bool:
-        """Whether activations have 8 bits, so that top-1 agreement decides on it."""
+        """Whether activations have 8 bits, so that agreement decides on it."""
         return self.precision == "int8"
 
 

@@ -35,7 +35,7 @@ class Tolerance:
 
     Attributes:
       difference: largest allowed difference of an output, over the largest output (or 1).
-      agreement: smallest allowed share of images with the same top-1 class.
+      agreement: smallest allowed `Comparison.agreement`.
     """
 
     difference: float
@@ -61,6 +61,8 @@ class Comparison:
       images: how many.
       max_difference: largest absolute difference of an output.
       top_1_agreement: share of images with the same top-1 class; None without classes.
+      cosine_similarity: without classes, of an image's outputs as one vector; the mean over the
+        images. None with classes.
       accuracy: share of images classified rightly, None where labels are unknown.
       keras_accuracy: the same of the Keras network.
     """
@@ -70,8 +72,25 @@ class Comparison:
     images: int
     max_difference: float
     top_1_agreement: float | None
+    cosine_similarity: float | None = None
     accuracy: float | None = None
     keras_accuracy: float | None = None
+
+    @property
+    def judged_by(self) -> str:
+        """The name of `agreement`."""
+        return "top-1 agreement" if self.cosine_similarity is None else "cosine similarity"
+
+    @property
+    def agreement(self) -> float:
+        """What decides on the artefact: whichever of the two there is."""
+        found = self.top_1_agreement if self.cosine_similarity is None else self.cosine_similarity
+        assert found is not None  # outputs are classes or they are not
+        return found
+
+    def agreement_text(self, value: float) -> str:
+        """An agreement as reports show it."""
+        return f"{value:.2%}" if self.cosine_similarity is None else f"{value:.5f}"
 
 
 @dataclass(frozen=True)
@@ -116,10 +135,12 @@ class HeldOut:
     Attributes:
       images: at the size of the check.
       expected: the network's outputs in float32.
+      has_classes: whether outputs are one number for each class.
     """
 
     images: Images
     expected: np.ndarray
+    has_classes: bool
 
     @property
     def size(self) -> int:
@@ -135,7 +156,8 @@ def held_out(exportable: Exportable, count: int, image_size: int | None = None) 
         if size != first and (image_size is not None or exportable.graph.image_shape[0]):
             continue
         images = exportable.images.held_out(exportable.preparation.at_size(size), number)
-        sets.append(HeldOut(images, predict(exportable, images.pixels)))
+        expected = predict(exportable, images.pixels)
+        sets.append(HeldOut(images, expected, exportable.graph.has_classes))
     return sets
 
 
@@ -154,7 +176,7 @@ def verify(
       exportable: what it was made from.
       sets: see `held_out`.
       preprocessing: whether the artefact normalises pixels itself.
-      int8_threshold: smallest top-1 agreement of int8 that is not refused.
+      int8_threshold: smallest `Comparison.agreement` of int8 that is not refused.
 
     Returns:
       The verdict; a runtime's refusal is a verdict too, not an exception.
@@ -186,19 +208,17 @@ def _judge(verdict: Verdict, sets: list[HeldOut], int8_threshold: float) -> Verd
             problem = f"outputs differ by {found.max_difference:.3g} {where}"
             return replace(verdict, status=FAILED, problem=problem)
     first = verdict.comparisons[0]  # the others have too few images for a share
-    if first.top_1_agreement is None:
+    is_int8 = verdict.artefact.is_int8
+    least = int8_threshold if is_int8 else tolerance.agreement
+    if first.agreement >= least:
         return verdict
-    if verdict.artefact.is_int8:
-        if first.top_1_agreement < int8_threshold:
-            problem = (
-                f"top-1 agreement {first.top_1_agreement:.2%} on {first.images} images, "
-                f"expected at least {int8_threshold:.2%}: {ADVICE}"
-            )
-            return replace(verdict, status=REFUSED, problem=problem)
-    elif first.top_1_agreement < tolerance.agreement:
-        problem = f"top-1 agreement {first.top_1_agreement:.2%} on {first.images} images"
-        return replace(verdict, status=FAILED, problem=problem)
-    return verdict
+    problem = (
+        f"{first.judged_by} {first.agreement_text(first.agreement)} on {first.images} images, "
+        f"expected at least {first.agreement_text(least)}"
+    )
+    if is_int8:
+        return replace(verdict, status=REFUSED, problem=f"{problem}: {ADVICE}")
+    return replace(verdict, status=FAILED, problem=problem)
 
 
 class _Feed:
@@ -240,8 +260,10 @@ def _compare(feed: _Feed, data: HeldOut, count: int, batch_size: int) -> Compari
     outputs = feed.batched(data.images.pixels[:count], batch_size)
     if outputs.shape != expected.shape:
         raise ValueError(f"expected outputs of shape {expected.shape}, received {outputs.shape}")
-    agreement = accuracy = keras_accuracy = None
-    if expected.ndim == 2:
+    agreement = similarity = accuracy = keras_accuracy = None
+    if not data.has_classes:
+        similarity = _mean_cosine(outputs, expected)
+    else:
         ours, theirs = outputs.argmax(-1), expected.argmax(-1)
         agreement = float((ours == theirs).mean())
         if data.images.labels is not None:
@@ -254,9 +276,19 @@ def _compare(feed: _Feed, data: HeldOut, count: int, batch_size: int) -> Compari
         images=len(expected),
         max_difference=float(np.abs(outputs - expected).max()),
         top_1_agreement=agreement,
+        cosine_similarity=similarity,
         accuracy=accuracy,
         keras_accuracy=keras_accuracy,
     )
+
+
+def _mean_cosine(outputs: np.ndarray, expected: np.ndarray) -> float:
+    """Of the vectors of each image; 1 where both are zero."""
+    ours, theirs = (x.reshape(len(x), -1).astype(np.float64) for x in (outputs, expected))
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    products = np.sum(ours * theirs, axis=1)
+    equal = np.all(ours == theirs, axis=1).astype(np.float64)
+    return float(np.mean(np.divide(products, lengths, out=equal, where=lengths > 0)))
 
 
 def _median_latency_ms(feed: _Feed, pixels: np.ndarray) -> float:

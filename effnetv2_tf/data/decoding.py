@@ -46,7 +46,7 @@ def decode_image(
     """
 
     def count(record: bytes) -> np.bool_:
-        bad_records.add(record.decode(errors="replace"), "not a whole image")
+        bad_records.add_image(record.decode(errors="replace"))
         bad_records.check()
         return np.bool_(False)
 

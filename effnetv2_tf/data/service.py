@@ -72,7 +72,7 @@ def distribute(batches: tf.data.Dataset, address: str, bad_records: BadRecords) 
 
     def add(names: np.ndarray) -> np.bool_:
         for name in names:
-            bad_records.add(name.decode(errors="replace"), "not a whole image")
+            bad_records.add_image(name.decode(errors="replace"))
         bad_records.check()
         return np.bool_(True)
 

@@ -93,10 +93,10 @@ def open_split(recipe: Recipe, split: str, train: Source | None = None) -> Sourc
         options.setdefault("max_bad_share", recipe.data.max_bad_share)
     try:
         return open_source(recipe.data.source, split, **options)
-    except TypeError as error:
-        raise UsageError(f"data.options: {error}") from error
     except (DataError, TooManyBadRecords, OSError) as error:
         raise UsageError(f"data: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"data.options: {error}") from error
 
 
 def channels_of(recipe: Recipe, source: Source) -> int:

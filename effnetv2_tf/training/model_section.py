@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from effnetv2_tf.models.genotypes import Cell, Genotype, Operation
+from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.training.sections import Positive, PositiveInt, Rate, Section
 
 
@@ -29,6 +30,11 @@ class PreprocessingSection(Section):
     std: tuple[Positive, ...]
     crop_padding: Annotated[int, Field(ge=0)] = 32
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+    @model_validator(mode="after")
+    def _is_preprocessing(self) -> PreprocessingSection:
+        Preprocessing(**self.model_dump())
+        return self
 
 
 class BlockSection(Section):

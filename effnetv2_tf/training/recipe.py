@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -13,12 +14,15 @@ from effnetv2_tf.training.reduced_sizes import check_reduced_size, reduced_size
 from effnetv2_tf.training.schedule import round_size
 from effnetv2_tf.training.sections import NonNegative, Positive, PositiveInt, Rate, Section
 
+Share = Annotated[float, Field(gt=0, le=1)]
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
+
 
 class AugmentationSection(Section):
     """What happens to training images besides the scheduled magnitudes; see `Augmentation`."""
 
     crop: Literal["random_resized", "pad", "none"] = "random_resized"
-    crop_area: tuple[Positive, Positive] = (0.08, 1.0)
+    crop_area: tuple[Share, Share] = (0.08, 1.0)
     crop_aspect_ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
     crop_padding: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
@@ -27,6 +31,13 @@ class AugmentationSection(Section):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mixing: Literal["either", "both"] = "either"
     cutmix_lambda: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @field_validator("crop_area", "crop_aspect_ratio")
+    @classmethod
+    def _smallest_comes_first(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"expected the smallest, then the largest, received {list(value)}")
+        return value
 
 
 class DataSection(Section):
@@ -81,7 +92,6 @@ class LearningRateSection(Section):
 
 StartEnd = tuple[NonNegative, NonNegative]
 RateStartEnd = tuple[Rate, Rate]
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class ProgressiveSection(Section):
@@ -135,6 +145,25 @@ class TrainingSection(Section):
     steps_per_execution: PositiveInt = 1
     jit_compile: bool = False
     recompute_norms: bool = False
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _are_weights_of_numbers(cls, value: Any) -> Any:
+        # Of a wrong mapping Pydantic would say first that it is not the word.
+        if value in (None, "balanced") or (
+            isinstance(value, dict) and all(map(_is_class_weight, value.items()))
+        ):
+            return value
+        raise ValueError(
+            "expected balanced, or a weight from 0 up for class numbers, as {0: 1, 1: 2.5}, "
+            f"received {value!r}"
+        )
+
+
+def _is_class_weight(item: tuple[Any, Any]) -> bool:
+    number, weight = item
+    is_weight = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    return str(number).isdecimal() and is_weight and 0 <= weight < math.inf
 
 
 class FineTuningSection(Section):
@@ -192,7 +221,7 @@ class Recipe(Section):
     """One experiment."""
 
     name: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     model: ModelSection
     data: DataSection
     training: TrainingSection

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.training.recipe import Recipe
 
+# ValueError: of values that look like a date or a number and are none, as 2020-13-45.
+_YAML_ERRORS = (yaml.YAMLError, ValueError)
+_WITH_EXPONENT = re.compile(r"\d+(\.\d*)?[eE]\+?\d")
 SectionType = TypeVar("SectionType", bound=BaseModel)
 
 
@@ -54,11 +57,10 @@ def read_tree(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not a text file in UTF-8") from error
-    except yaml.YAMLError as error:
+    except _YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UsageError(f"{path}{line}: not valid YAML: {problem}") from error
+        raise UsageError(f"{path}{line}: not valid YAML: {_problem(error)}") from error
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: expected a mapping of sections, received {_kind(tree)}")
     return tree
@@ -122,19 +124,23 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
       UsageError: if it is not of that form, or the section is none.
     """
     keys, separator, text = override.partition("=")
-    if not separator or not keys:
+    *parents, last = keys.split(".")
+    if not separator or "" in (*parents, last):
         raise UsageError(f"--set: expected section.key=value, received {override!r}")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {keys}: not valid YAML: {text!r}") from error
-    *parents, last = keys.split(".")
+        value = yaml.load(text, _UniqueKeyLoader)
+    except _YAML_ERRORS as error:
+        raise UsageError(f"--set {keys}: not valid YAML: {text!r}: {_problem(error)}") from error
     node = tree
     for key in parents:
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
             raise UsageError(f"--set {keys}: {key!r} is no section")
     node[last] = value
+
+
+def _problem(error: Exception) -> str:
+    return getattr(error, "problem", None) or " ".join(str(error).split())
 
 
 def _describe(error: ValidationError, root: type[BaseModel]) -> str:
@@ -152,11 +158,22 @@ def _describe(error: ValidationError, root: type[BaseModel]) -> str:
         message = str(first["ctx"]["error"])
         return (f"{key}: {message}" if key else message) + more
     expected = first["msg"][0].lower() + first["msg"][1:]
-    received = first.get("input")
-    hint = ""
-    if first["type"] == "literal_error" and isinstance(received, str):
-        hint = suggestion(received, re.findall("'([^']*)'", first["ctx"]["expected"]))
-    return f"{key}: {expected}, received {received!r}{hint}{more}"
+    if first["type"] == "model_type":
+        expected = "expected a mapping of keys to values"
+    where = f"{key}: " if key else ""
+    return f"{where}{expected}, received {first.get('input')!r}{_hint(first)}{more}"
+
+
+def _hint(problem: Any) -> str:
+    """What may have been meant by a value that is none of those allowed; or an empty string."""
+    received = problem.get("input")
+    if not isinstance(received, str):
+        return ""
+    if problem["type"] == "literal_error":
+        return suggestion(received, re.findall("'([^']*)'", problem["ctx"]["expected"]))
+    if problem["type"] == "int_parsing" and _WITH_EXPONENT.fullmatch(received):
+        return f"; YAML takes {received} for text: write {float(received):.0f}"
+    return ""
 
 
 def _names_beside(location: tuple, root: type[BaseModel]) -> list[str]:

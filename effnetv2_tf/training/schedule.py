@@ -273,8 +273,10 @@ def _image_sizes(
         exact = [first + (last - first) * share for share in shares]
         sizes = [round_size(size, size_multiple) for size in exact]
     if min(sizes) < MIN_IMAGE_SIZE:
+        rounded = f", rounded to multiples of {size_multiple} (`size_multiple`)"
         raise ValueError(
-            f"Image sizes must be at least {MIN_IMAGE_SIZE} pixels. Received: {sizes}."
+            f"Image sizes must be at least {MIN_IMAGE_SIZE} pixels. Received: {sizes}"
+            f"{rounded if size_multiple > 1 else ''}."
         )
     return sizes
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from effnetv2_tf import __version__
 from effnetv2_tf.data.sources import TooManyBadRecords
-from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
+from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
 from effnetv2_tf.files import write_text
 from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
@@ -38,7 +38,7 @@ from effnetv2_tf.training.monitors import (
 )
 from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import Recipe
-from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
+from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe, read_tree
 from effnetv2_tf.training.state import TrainingState
 from effnetv2_tf.training.strategies import is_tpu
 
@@ -114,10 +114,10 @@ class Trainer:
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
                 self._report_lost_worker(error)
-                first_line = (error.message or type(error).__name__).strip().splitlines()[0]
                 raise TrainingFailure(
                     f"TensorFlow stopped the run after step {self.progressive.next_step}: "
-                    f"{first_line}; checkpoints are kept, --verbosity=1 shows the whole error"
+                    f"{operation_fault(error.message)}; checkpoints are kept, --verbosity=1 shows "
+                    "the whole error"
                 ) from error
         return self._finish()
 
@@ -368,9 +368,7 @@ def _bad_records(source: Any) -> dict[str, Any]:
 
 
 def _changed_keys(recipe: Recipe, path: Path) -> list[str]:
-    import yaml
-
-    saved = parse_recipe(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    saved = parse_recipe(read_tree(path), str(path))
     return sorted(_differences(saved.model_dump(), recipe.model_dump()))
 
 

@@ -62,6 +62,17 @@ def test_a_bad_record_is_counted_and_stood_in_for(encoded, channels):
     assert bad.reports() == ("cats/broken.jpg (not a whole image)",)
 
 
+def test_a_reason_that_the_source_knows_is_the_only_one():
+    bad = BadRecords(max_share=1, total_examples=10)
+    for name in ("train-0#7 (not exactly one label)", "train-0#8", "cats/photo (1)"):
+        assert not _decode(b"", bad, name)[1]
+    assert bad.reports() == (
+        "train-0#7 (not exactly one label)",
+        "train-0#8 (not a whole image)",
+        "cats/photo (1) (not a whole image)",
+    )
+
+
 def test_a_truncated_jpeg_is_noticed():
     picture = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
     whole = tf.io.encode_jpeg(picture).numpy()

@@ -44,6 +44,13 @@ RECIPE = {
 
 def randomized(model: keras.Model, image_size: int) -> keras.Model:
     """Gives weights values that matter, as training would, and images different classes."""
+    draw_weights(model)
+    spread_classes(model, image_size)
+    return model
+
+
+def draw_weights(model: keras.Model) -> keras.Model:
+    """Gives weights values that matter, as training would."""
     generator = np.random.default_rng(0)
     for weight in model.weights:
         name = keras_compat.variable_path(weight).rsplit("/", 1)[-1]
@@ -54,7 +61,6 @@ def randomized(model: keras.Model, image_size: int) -> keras.Model:
             weight.assign(generator.uniform(0.5, 1.5, weight.shape).astype("f"))
         elif name in ("beta", "moving_mean", "bias"):
             weight.assign(generator.normal(0, 0.3, weight.shape).astype("f"))
-    spread_classes(model, image_size)
     return model
 
 
@@ -76,6 +82,12 @@ def spread_classes(model: keras.Model, image_size: int) -> None:
 def network() -> keras.Model:
     """Seven classes, images of any size with three channels."""
     return randomized(build_network(SPEC, classes=7), 32)
+
+
+@pytest.fixture(scope="session", params=[None, "avg"], ids=["maps", "pooled"])
+def backbone(request) -> keras.Model:
+    """The same without a classifier."""
+    return draw_weights(build_network(SPEC, include_top=False, pooling=request.param))
 
 
 @pytest.fixture(scope="session")

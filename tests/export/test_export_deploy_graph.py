@@ -133,6 +133,7 @@ def test_features(pooling):
     np.testing.assert_allclose(graph(images()), model(images()), atol=1e-4)
     assert graph.output_name == "features"
     assert not graph.is_classifier
+    assert not graph.has_classes
 
 
 def test_preprocessing_can_be_left_out():

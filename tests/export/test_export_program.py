@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+import effnetv2_tf.export
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.loading import load_keras_file, load_model_dir, predict, wrap_model
 
@@ -89,6 +90,14 @@ def test_a_foreign_model_says_that_it_is_not_folded():
     exportable = wrap_model(model)
     assert exportable.preparation.image_size == 16
     assert "not folded" in exportable.graph.note
+    assert exportable.graph.has_classes
+    assert not wrap_model(keras.Model(inputs, x)).graph.has_classes
+
+
+def test_every_public_name_can_be_had():
+    assert "ImagePreparation" in effnetv2_tf.export.__all__
+    for name in effnetv2_tf.export.__all__:
+        assert getattr(effnetv2_tf.export, name).__name__ == name
 
 
 def test_the_command(model_dir):
@@ -131,6 +140,7 @@ def test_an_unknown_format_is_named_at_once(model_dir):
         (("--keras_file=/no/such.keras", "--output_dir=/tmp/x"), "does not exist"),
         ((f"--keras_file={__file__}",), "--output_dir: expected with --keras_file"),
         (("--formast=onnx",), "formast"),
+        (("--model_dir=a", "--output_dir="), "--output_dir: expected the folder to export to"),
     ],
 )
 def test_wrong_use_is_one_line_and_2(arguments, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -105,6 +106,33 @@ def test_everything_at_once(calibrated, tmp_path):
     assert "savedmodel float32  passed" in report.table()
 
 
+@pytest.fixture(scope="module")
+def features(backbone, pixels):
+    return wrap_model(backbone, None, ImagePreparation(32), FewImages(pixels))
+
+
+def test_a_network_without_classifier_is_judged_by_its_outputs(features, tmp_path):
+    report = export(features, tmp_path, "onnx", ExportOptions(check_images=40))
+    assert report.ok, report.table()
+    (artefact,) = json.loads((tmp_path / "export_report.json").read_text())["artefacts"]
+    first = artefact["comparisons"][0]
+    assert (first["top_1_agreement"], first["accuracy"]) == (None, None)
+    assert first["cosine_similarity"] == pytest.approx(1, abs=1e-6)
+    header, row = report.table().splitlines()
+    assert header.endswith("max diff  cosine similarity")
+    assert row.endswith("1.00000")
+
+
+def test_features_that_point_elsewhere_are_refused(features, tmp_path):
+    options = ExportOptions(tflite=("int8",), check_images=40, int8_threshold=1.0)
+    report = export(features, tmp_path, ["tflite"], options)
+    (verdict,) = report.verdicts
+    assert verdict.status == "refused"
+    assert re.match(
+        r"cosine similarity 0\.9\d+ on 40 images, expected at least 1\.00000: try", verdict.problem
+    )
+
+
 def test_int8_below_the_threshold_is_refused(calibrated, tmp_path):
     options = ExportOptions(tflite=("int8",), check_images=40, int8_threshold=1.01)
     report = export(calibrated, tmp_path, ["tflite"], options)
@@ -132,6 +160,8 @@ def test_bad_requests_fail_before_anything_is_written(exportable, calibrated, pi
 
     refuses(r"unknown format 'tflit'; did you mean 'tflite'\?", ["tflit"])
     refuses("expected at least one of savedmodel", [])
+    refuses("--tflite: expected at least one of float32, .*received none", ["tflite"], tflite=())
+    refuses("--onnx: expected at least one of .*leave onnx out", ["savedmodel", "onnx"], onnx=())
     refuses(r"--tflite: unknown precision 'int4'", ["tflite"], tflite=("int4",))
     refuses("--input_dtype: expected float32 or uint8", ["onnx"], input_dtype="int8")
     refuses(r"received 0 \(none given\)", ["tflite"], tflite=("int8",))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+FOLDER = Path(__file__).parent
 NAMES = ("red", "green", "blue")
 
 
@@ -117,6 +118,17 @@ def test_a_run_names_its_classes(tiny_run, pictures):
         (("x.png", "--file=y", "--top=0"), "--top=0"),
         (("x.png", "--file=y", "--batch_size=0"), "--batch_size=0"),
         (("x.png", "--file=y", "--cvs=a.csv"), "cvs"),
+        ((__file__, f"--file={__file__}", "--csv="), "--csv: expected the name of a file to write"),
+        ((__file__, f"--file={__file__}", "--json= "), "--json: expected the name of a file to"),
+        ((__file__, f"--file={__file__}", "--sheet="), "--sheet: expected the name of a file to"),
+        (
+            (__file__, f"--file={__file__}", f"--csv={FOLDER}"),
+            f"--csv: expected the name of a file to write, received the folder {FOLDER}",
+        ),
+        (
+            (__file__, f"--file={__file__}", f"--json={__file__}/new/a.json"),
+            f"--json: expected a file in a folder, {__file__} is none",
+        ),
         ((__file__, "--file=/no/such.keras"), "--file: expected a .keras file, /no/such.keras"),
     ],
 )

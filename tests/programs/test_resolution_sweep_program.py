@@ -76,6 +76,10 @@ def test_sizes_around_the_training_size_in_the_runs_folder(tiny_run):
         ),
         (("--model_dir=a", "--sizes=4"), "--sizes: expected whole numbers from 8 up, received '4'"),
         (("--model_dir=a", "--step=0"), "--step"),
+        (
+            ("--model_dir=a", "--output="),
+            "--output: expected a folder for the results, received",
+        ),
         (("--model_dir=/no/such/run",), "which has no recipe.yaml"),
     ],
 )

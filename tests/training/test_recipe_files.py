@@ -64,7 +64,7 @@ def test_a_shipped_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
 
 
 def test_dump_and_load_are_inverse(tmp_path):
-    recipe = load_recipe("configs/quickstart.yaml")
+    recipe = load_recipe("configs/quickstart.yaml", ["training.class_weights={0: 1, 7: 2.5}"])
     text = dump_recipe(recipe)
     assert load_recipe(_recipe_file(tmp_path, text)) == recipe
     assert "final_share: 0.0" in text  # defaults are written out
@@ -120,6 +120,27 @@ WRONG = [
     ("training.epochs.x=5", ["--set training.epochs.x: 'epochs' is no section"]),
     ("training.epochs", ["--set: expected section.key=value, received 'training.epochs'"]),
     ("training.epochs=[1", ["--set training.epochs: not valid YAML: '[1'"]),
+    ("name=2020-13-45", ["--set name: not valid YAML: '2020-13-45': month"]),
+    ("seed=0b_", ["--set seed: not valid YAML: '0b_': invalid literal"]),
+    ("seed=4294967296", ["seed: ", "less than or equal to 4294967295", "received 4294967296"]),
+    ("model={name: a, name: efficientnetv2-b0}", ["--set model: not valid YAML", "stands twice"]),
+    (".=3", ["--set: expected section.key=value, received '.=3'"]),
+    ("training..epochs=3", ["--set: expected section.key=value, received 'training..epochs=3'"]),
+    ("=3", ["--set: expected section.key=value, received '=3'"]),
+    ("training.epochs=1e3", ["training.epochs: ", "received '1e3'; YAML takes", "write 1000"]),
+    ("training.epochs=1.5e3", ["received '1.5e3'; YAML takes 1.5e3 for text: write 1500"]),
+    ("model=5", ["model: expected a mapping of keys to values, received 5"]),
+    ("data.augmentation.crop_area=[1.0, 0.08]", ["crop_area: expected the smallest, then the"]),
+    ("data.augmentation.crop_area=[2, 3]", ["crop_area.0: ", "less than or equal to 1", "2"]),
+    (
+        "data.augmentation.crop_aspect_ratio=[2, 0.5]",
+        ["crop_aspect_ratio: expected the smallest, then the largest, received [2.0, 0.5]"],
+    ),
+    ("model.preprocessing={mean: [1, 2], std: [1, 2]}", ["model.preprocessing: ", "1 or 3 num"]),
+    ("model.preprocessing={mean: [], std: []}", ["model.preprocessing: ", "1 or 3 numbers"]),
+    ("training.class_weights={a: 2}", ["training.class_weights: expected balanced, or", "'a': 2"]),
+    ("training.class_weights={0: -1}", ["training.class_weights: ", "from 0 up", "{0: -1}"]),
+    ("training.class_weights=balanc", ["training.class_weights: expected balanced", "'balanc'"]),
 ]
 
 
@@ -170,6 +191,7 @@ def test_a_missing_key_is_named(tmp_path, key):
         ("name: a\n\tmodel: b", r"recipe\.yaml, line 2: not valid YAML"),
         ("", "expected a mapping of sections, received nothing"),
         ("- a\n- b", "expected a mapping of sections, received list"),
+        ("name: 2020-13-45", "not valid YAML: month must be in"),
         ("name: a\0b", "not valid YAML"),
         (b"\xff\xfe\x00\xd8\x01", "not valid YAML|not a text file"),
         (b"name: caf\xe9\n", "not valid YAML|not a text file"),
@@ -182,6 +204,11 @@ def test_files_that_are_no_recipes(tmp_path, content, message):
     with pytest.raises(UsageError, match=message) as caught:
         load_recipe(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tree_that_is_none():
+    with pytest.raises(UsageError, match="^recipe: expected a mapping .*, received None$"):
+        parse_recipe(None)
 
 
 def test_a_file_that_does_not_exist(tmp_path):

@@ -52,14 +52,14 @@ def test_an_absurd_learning_rate_names_the_steps(tmp_path):
     assert not CheckpointFolder(tmp_path / "run" / "checkpoints").by_step()
 
 
-def _records(path, bad):
+def _records(path, bad, bad_image=b"no image"):
     """Ten records; the bad ones hold text where an image should be."""
     picture = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number in range(10):
             example = tf.train.Example()
             feature = example.features.feature
-            image = b"no image" if number in bad else picture
+            image = bad_image if number in bad else picture
             feature["image/encoded"].bytes_list.value.append(image)
             feature["image/class/label"].int64_list.value.append(1 + number % 2)
             writer.write(example.SerializeToString())
@@ -83,6 +83,15 @@ def test_too_many_bad_records_end_a_run(tmp_path):
     ) as caught:
         Trainer(recipe, tmp_path / "run", verbose=0).run()
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_that_cannot_be_decoded_is_said(tmp_path):
+    recipe = _recipe(_record_data(tmp_path, (), 0.1), training={"batch_size": 5})
+    no_jpeg = b"\xff\xd8\xff\xe0" + bytes(range(1, 200)) + b"\xff\xd9"
+    _records(tmp_path / "train-0", (2,), no_jpeg)
+    with pytest.raises(TrainingFailure, match=r"after step \d+: .*Invalid JPEG data[^.]*; c") as e:
+        Trainer(recipe, tmp_path / "run", verbose=0).run()
+    assert "\n" not in str(e.value)
 
 
 def test_a_few_bad_records_are_counted_in_the_summary(tmp_path):
@@ -111,6 +120,21 @@ def test_the_share_of_bad_files_is_the_recipes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "recipe.yaml: expected a mapping of sections, received nothing"),
+        (b"name: caf\xe9\n", "recipe.yaml: not a text file in UTF-8"),
+        (b"name: a\nmodel: [1\n", r"recipe.yaml, line \d: not valid YAML"),
+    ],
+)
+def test_a_folder_with_a_damaged_recipe(tmp_path, content, message):
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        Trainer(_recipe(), tmp_path, verbose=0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
         ({"source": "digit"}, "data: unknown kind of source.*did you mean 'digits'"),
@@ -118,12 +142,24 @@ def test_the_share_of_bad_files_is_the_recipes(tmp_path):
         ({"source": "digits", "num_classes": 7}, "data.num_classes: expected 7, but .* has 10"),
         ({"source": "digits", "options": {"path": "x"}}, "data: digits: unknown option.*'path'"),
         ({"source": "image_folder", "options": {"directory": "/no/where"}}, "data: .*/no/where"),
+        (
+            {"source": "digits", "options": {"shard": [0]}},
+            r"data: digits: option 'shard' .*expected tuple\[int, int\], received \[0\]",
+        ),
     ],
 )
 def test_data_that_cannot_be_used(data, message):
     with pytest.raises(UsageError, match=message) as caught:
         open_sources(_recipe(data))
     assert "\n" not in str(caught.value)
+
+
+def test_an_impossible_share_of_bad_files(tmp_path):
+    data = _folder_data(tmp_path, bad=())
+    data["options"]["max_bad_share"] = 7
+    message = r"data\.options: max_share: expected a share in .*, received 7; max_bad_share=0.01"
+    with pytest.raises(UsageError, match=message):
+        open_sources(_recipe(data))
 
 
 def test_weights_that_are_no_file(tmp_path):

@@ -18,6 +18,7 @@ from effnetv2_tf.data.sources.base import (
 from effnetv2_tf.data.sources.digits import DigitsSource
 from effnetv2_tf.data.sources.fashion_mnist import FashionMnistSource
 from effnetv2_tf.data.sources.image_folder import ImageFolderSource, open_image_folder
+from effnetv2_tf.data.sources.option_types import check_types
 from effnetv2_tf.data.sources.records import RecordSource
 from effnetv2_tf.data.sources.tfds import TFDSSource
 from effnetv2_tf.data.sources.tfrecord import TFRecordSource, read_class_names
@@ -42,7 +43,8 @@ def open_source(kind: str, split: str, **options: Any) -> Source:
             `open_image_folder`, `TFRecordSource` and `TFDSSource`.
 
     Raises:
-        DataError: on an unknown kind, an unknown or missing option, or what the kind raises.
+        DataError: on an unknown kind, an unknown or missing option, one of another type than the
+            kind says, or what the kind raises.
     """
     check_choice("kind of source", kind, KINDS)
     factory = KINDS[kind]
@@ -50,6 +52,7 @@ def open_source(kind: str, split: str, **options: Any) -> Source:
     known = [name for name in parameters if name != "split"]
     for name in options:
         check_choice("option", name, known, path=kind)
+    check_types(kind, factory, options)
     for name in known:
         if parameters[name].default is inspect.Parameter.empty and name not in options:
             raise DataError(

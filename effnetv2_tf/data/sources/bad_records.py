@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 NAMED_RECORDS = 20  # how many bad records a report names
+_SAYS_WHY = re.compile(r"#\d+ \(.+\)$")
 
 
 class TooManyBadRecords(ValueError):
@@ -28,7 +30,7 @@ class BadRecords:
         if not 0.0 <= max_share <= 1.0:
             raise ValueError(
                 f"max_share: expected a share in [0, 1], received {max_share}; "
-                "0.01 accepts one bad record in a hundred"
+                "max_bad_share=0.01 accepts one bad record in a hundred"
             )
         self.max_share = max_share
         self.total_examples = total_examples
@@ -36,9 +38,20 @@ class BadRecords:
         self._lock = threading.Lock()
 
     def add(self, name: str, reason: str) -> None:
-        """Notes the record `name`; of several reasons for one name the first is kept."""
+        """Notes the record `name`; of several reasons for one name the first is kept.
+
+        The reason is empty if the name says it.
+        """
         with self._lock:
             self._reasons.setdefault(name, reason)
+
+    def add_image(self, name: str) -> None:
+        """Notes a record without an image that can be decoded.
+
+        Where a source of records knows better what is wrong, that stands behind the record's
+        number: "train-0#7 (not exactly one label)".
+        """
+        self.add(name, "" if _SAYS_WHY.search(name) else "not a whole image")
 
     @property
     def count(self) -> int:
@@ -52,7 +65,7 @@ class BadRecords:
 
     def reports(self) -> tuple[str, ...]:
         """The first 20 bad records as "name (reason)"."""
-        return tuple(f"{name} ({reason})" for name, reason in self._first())
+        return tuple(f"{name} ({reason})" if reason else name for name, reason in self._first())
 
     def check(self) -> None:
         """Raises `TooManyBadRecords` if the share of bad records exceeds `max_share`."""

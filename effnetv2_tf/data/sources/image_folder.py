@@ -37,9 +37,9 @@ SCAN_THREADS = 16  # the scan waits for the disk or the network, not for the pro
 class ImageFolderSource(IndexedSource):
     """JPEG, PNG, BMP and GIF files of one split, encoded.
 
-    All files are looked at when the source is made (both ends of a JPEG, CRCs of a PNG). Truncated
-    files, files that are no images and files of other kinds are left out and noted in
-    `bad_records`.
+    All files are looked at when the source is made (both ends and the headers of a
+    JPEG, CRCs of a PNG). Truncated files, files that are no images and files of other kinds are
+    left out and noted in `bad_records`.
 
     Args:
         directory: folder with one sub-folder per class, whose sorted names are the class ids. With

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ def list_csv(
         class_names: as for `list_folder`.
 
     Raises:
-        DataError: on a missing or empty file, missing columns, or a label not in `class_names`.
+        DataError: on a missing or empty file, one that is no UTF-8 or no CSV, missing columns,
+            an empty path or label, or a label not in `class_names`.
     """
     if not path.is_file():
         raise DataError(
@@ -182,9 +184,7 @@ def _files_below(directory: Path) -> list[Path]:
 
 
 def _read_rows(path: Path) -> list[tuple[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, skipinitialspace=True)
-        rows = [(reader.line_num, row) for row in reader if row]
+    rows = _numbered_rows(path)
     header = (
         rows.pop(0)[1] if rows and not is_image_name(Path(rows[0][1][0])) else list(CSV_COLUMNS)
     )
@@ -193,6 +193,7 @@ def _read_rows(path: Path) -> list[tuple[str, str]]:
         raise DataError(
             "empty CSV file", expected="rows of path,label", received="no rows", path=path
         )
+    pairs = []
     for line, row in rows:
         if len(row) != len(header):
             raise DataError(
@@ -202,7 +203,46 @@ def _read_rows(path: Path) -> list[tuple[str, str]]:
                 path=path,
                 suggestion="quote paths that contain commas",
             )
-    return [(row[path_column].strip(), row[label_column].strip()) for _, row in rows]
+        pair = row[path_column].strip(), row[label_column].strip()
+        if "" in pair:
+            raise DataError(
+                f"line {line}: empty {CSV_COLUMNS[pair.index('')]}",
+                expected=",".join(header),
+                received=",".join(row),
+                path=path,
+                suggestion="complete the row, or remove it",
+            )
+        pairs.append(pair)
+    return pairs
+
+
+def _numbered_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the number of its (last) line."""
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), skipinitialspace=True)
+    try:
+        return [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise DataError(
+            f"line {reader.line_num}: not CSV",
+            expected="rows of path,label",
+            received=str(error),
+            path=path,
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"line {line}: not UTF-8",
+            expected="a text file in UTF-8",
+            received=f"the byte 0x{data[error.start]:02x}",
+            path=path,
+            suggestion="save it as CSV UTF-8, as Excel calls it",
+        ) from error
 
 
 def _header_columns(header: list[str], path: Path) -> tuple[int, int]:

@@ -53,7 +53,7 @@ class TFRecordSource(RecordSource):
         max_bad_share: largest accepted share of bad records.
 
     Raises:
-        DataError: if no file matches, or the first records lack the keys above.
+        DataError: if no file matches, or the first records lack the keys above or are damaged.
         TooManyBadRecords: if more than `max_bad_share` of what was counted is bad.
     """
 
@@ -72,6 +72,13 @@ class TFRecordSource(RecordSource):
         shard: tuple[int, int] = (0, 1),
         max_bad_share: float = 0.01,
     ) -> None:
+        if num_examples is not None and num_examples < 1:
+            raise DataError(
+                "impossible num_examples",
+                expected="the number of records in the files, or none to have them counted",
+                received=str(num_examples),
+                path=files,
+            )
         paths = find_files(files, split)
         bad_records = BadRecords(max_bad_share)
         if num_examples is None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from effnetv2_tf.data.sources.base import DataError, nearest
+from effnetv2_tf.errors import operation_fault
 
 SCAN_THREADS = 16
 RECORD_HEADER_BYTES = 12  # length: uint64 little-endian, and its checksum: uint32
@@ -66,10 +67,14 @@ def scan_files(paths: Sequence[str]) -> list[FileScan]:
 
 
 def read_examples(paths: Sequence[str]) -> Iterator[tf.train.Example]:
-    """The examples of the files in turn; unparsable records are passed over."""
+    """The examples of the files in turn; unparsable records are passed over.
+
+    Raises:
+        DataError: where a file cannot be read on.
+    """
     for path in paths:
-        for record in tf.data.TFRecordDataset(path):
-            example = parse_example(record.numpy())
+        for record in _read_records(path):
+            example = parse_example(record)
             if example is not None:
                 yield example
 
@@ -83,8 +88,8 @@ def parse_example(record: bytes) -> tf.train.Example | None:
 
 
 def check_keys(path: str, keys: Sequence[str]) -> None:
-    """Raises `DataError` unless the first example of the file has the features `keys`."""
-    records = islice(tf.data.TFRecordDataset(path).as_numpy_iterator(), RECORDS_TRIED)
+    """Raises `DataError` unless the first example can be read and has the features `keys`."""
+    records = islice(_read_records(path), RECORDS_TRIED)
     example = next((e for e in map(parse_example, records) if e is not None), None)
     if example is None:
         raise DataError(
@@ -103,6 +108,20 @@ def check_keys(path: str, keys: Sequence[str]) -> None:
                 path=path,
                 suggestion=nearest(key, present),
             )
+
+
+def _read_records(path: str) -> Iterator[bytes]:
+    """The records of a file, or a `DataError` where TensorFlow cannot read on."""
+    try:
+        yield from tf.data.TFRecordDataset(path).as_numpy_iterator()
+    except tf.errors.OpError as error:
+        raise DataError(
+            "damaged file",
+            expected="TFRecords whose lengths and checksums are right",
+            received=operation_fault(error.message),
+            path=path,
+            suggestion="write or copy the file anew",
+        ) from error
 
 
 def _scan_file(path: str) -> FileScan:

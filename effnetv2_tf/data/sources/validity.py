@@ -1,6 +1,7 @@
 """Cheap tests whether bytes are a complete image file, on disk and inside the TensorFlow graph.
 
-They look at both ends of a file only. Damage in the middle shows when the image is decoded.
+They look at both ends of a file only, and on disk also at the headers of a JPEG and the CRCs of a
+PNG. Other damage in the middle shows when the image is decoded.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import tensorflow as tf
 from PIL import Image
@@ -15,6 +17,9 @@ from PIL import Image
 HEAD_BYTES = 8
 TAIL_BYTES = 1024  # an end marker may be followed by padding or other trailing bytes up to here
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers SOF0 .. SOF15 of a JPEG
+END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
+WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers TEM, RST0 .. RST7, SOI
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 GIF_STARTS, GIF_END = (b"GIF87a", b"GIF89a"), b"\x3b"
 BMP_START = b"BM"  # then the length of the file: 4 bytes, little-endian; 0 in some files
@@ -81,8 +86,8 @@ def _has_declared_length(bmp: tf.Tensor) -> tf.Tensor:
 def find_fault(path: Path) -> str | None:
     """Says what is wrong with an image file, or None if it looks complete.
 
-    The kind is told by the content, not by the name, as TensorFlow's decoders do. A JPEG costs two
-    short reads; PNG chunks are checked against their CRC.
+    The kind is told by the content, not by the name, as TensorFlow's decoders do. A JPEG costs a
+    few short reads; PNG chunks are checked against their CRC.
     """
     try:
         with path.open("rb") as file:
@@ -90,12 +95,14 @@ def find_fault(path: Path) -> str | None:
             length = file.seek(0, io.SEEK_END)
             file.seek(max(length - TAIL_BYTES, 0))
             tail = file.read()
-    except OSError as error:
-        return "missing file" if isinstance(error, FileNotFoundError) else f"unreadable: {error}"
+            if head.startswith(JPEG_START):
+                return _jpeg_fault(file, tail)
+    except FileNotFoundError:
+        return "missing file"
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        return f"unreadable: {error}"
     if not length:
         return "empty file"
-    if head.startswith(JPEG_START):
-        return None if JPEG_END in tail else "truncated JPEG, no end-of-image marker"
     if head.startswith(GIF_STARTS) and not tail.rstrip(b"\0").endswith(GIF_END):
         return "truncated GIF, no trailer"
     if head.startswith(BMP_START) and length < struct.unpack("<I", head[2:6].ljust(4, b"\0"))[0]:
@@ -103,6 +110,40 @@ def find_fault(path: Path) -> str | None:
     if not head.startswith((PNG_START, BMP_START, *GIF_STARTS)):
         return "not an image: no JPEG, PNG, GIF or BMP signature"
     return _pillow_fault(path)
+
+
+def _jpeg_fault(file: BinaryIO, tail: bytes) -> str | None:
+    if JPEG_END not in tail:
+        return "truncated JPEG, no end-of-image marker"
+    return None if _has_frame_header(file) else "broken image: it cannot be decoded"
+
+
+def _has_frame_header(jpeg: BinaryIO) -> bool:
+    """Whether the segments lead from the start to a frame header, without which no decoder can go.
+
+    As in libjpeg, bytes between segments are passed over.
+    """
+    jpeg.seek(len(JPEG_START) - 1)
+    while (marker := _next_marker(jpeg)) is not None:
+        if marker in FRAME_HEADERS:
+            return True
+        if marker in (END_OF_IMAGE, START_OF_SCAN):
+            return False
+        if marker not in WITHOUT_LENGTH:
+            length = int.from_bytes(jpeg.read(2), "big")  # of the segment, these two bytes with it
+            jpeg.seek(max(length - 2, 0), io.SEEK_CUR)
+    return False
+
+
+def _next_marker(jpeg: BinaryIO) -> int | None:
+    """Reads past the next marker: its byte after any number of 0xFF, no zero."""
+    while byte := jpeg.read(1):
+        filled = byte == b"\xff"
+        while byte == b"\xff":
+            byte = jpeg.read(1)
+        if filled and byte not in (b"", b"\0"):
+            return byte[0]
+    return None
 
 
 def _pillow_fault(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Images named by a CSV file of path,label."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -85,6 +86,9 @@ def test_splits(folder):
         ("0.png,a\n1.png\n", {}, "line 2 has the wrong number of fields: .*received 1.png"),
         ("0.png,a\n1.png,b,c\n", {}, "line 2 has the wrong number of fields"),
         ("0.png,a\n1.png,a\n", {}, "only one class"),
+        ("0.png,a\n1.png,\n", {}, "list.csv: line 2: empty label: .*received 1.png,; complete"),
+        ("path,label\n0.png,a\n ,b\n", {}, "list.csv: line 3: empty path: .*received ,b"),
+        ("0.png,a\n1.png," + "b" * 200_000, {}, "list.csv: line 2: not CSV: .*field limit"),
         (
             "0.png,cat\n1.png,dgo\n",
             {"class_names": ["cat", "dog"]},
@@ -95,6 +99,24 @@ def test_splits(folder):
 def test_errors(folder, text, options, message):
     with pytest.raises(DataError, match=message):
         ImageFolderSource(csv=_csv(folder, text), **options)
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "with a mark"])
+def test_another_encoding_is_said_with_its_line(folder, start):
+    path = folder / "list.csv"
+    path.write_bytes(start + "0.png,a\n1.png,café\n".encode("latin-1"))
+    message = r"list\.csv: line 2: not UTF-8: expected a text file in UTF-8, received the byte 0xe9"
+    with pytest.raises(DataError, match=message):
+        ImageFolderSource(csv=path)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="csv itself refuses zero bytes")
+def test_a_path_that_cannot_be_is_a_bad_record(folder):
+    path = _csv(folder, "0.png,a\n1.png,b\n2\0.png,b\n")
+    source = ImageFolderSource(csv=path, max_bad_share=0.5)
+    assert _pairs(source) == [(0, 0), (1, 1)]
+    (report,) = source.bad_records.reports()
+    assert report.endswith("(unreadable: embedded null byte)")
 
 
 def test_missing_csv_suggests_its_neighbour(folder):

@@ -9,8 +9,9 @@ def test_kinds():
     assert set(KINDS) == {"digits", "fashion_mnist", "image_folder", "tfrecord", "tfds"}
 
 
-def test_opens_with_options():
-    source = open_source("digits", "test", shard=(1, 2))
+@pytest.mark.parametrize("shard", [(1, 2), [1, 2]])
+def test_opens_with_options(shard):
+    source = open_source("digits", "test", shard=shard)
     assert isinstance(source, DigitsSource)
     assert (source.info.num_examples, source.shard_examples) == (360, 180)
 
@@ -26,6 +27,24 @@ def test_opens_with_options():
             "image_folder: unknown option: expected one of directory, .*did you mean 'directory'",
         ),
         ("tfrecord", {"files": "x"}, "tfrecord: missing option: expected num_classes"),
+        (
+            "tfrecord",
+            {"files": "x", "num_classes": 2, "label_offset": "x"},
+            "tfrecord: option 'label_offset' has another type: expected int, received 'x'",
+        ),
+        (
+            "tfrecord",
+            {"files": [1], "num_classes": 2},
+            r"'files' .*str \| Sequence\[str\], ",
+        ),
+        (
+            "image_folder",
+            {"directory": ["a"]},
+            r"'directory' .*expected str \| Path \| None, ",
+        ),
+        ("image_folder", {"directory": "a", "validation_share": "x"}, "expected float, .*'x'"),
+        ("digits", {"shard": [0]}, r"'shard' .*expected tuple\[int, int\], received \[0\]"),
+        ("tfds", {"name": "x", "download": 1}, "'download' .*expected bool, received 1"),
         ("tfds", {}, "tfds: missing option: expected name, received no options"),
     ],
 )

@@ -181,6 +181,8 @@ def test_shuffle_buffer_mixes_files(tmp_path):
             "impossible shuffle_buffer: expected at least 1 record, received 0",
         ),
         ({"num_classes": 1}, "too few classes"),
+        ({"num_examples": -3}, "impossible num_examples: .* received -3$"),
+        ({"num_examples": 0}, "impossible num_examples: .* received 0$"),
         ({"class_names": ["a"]}, "expected 2 names, received 1"),
     ],
 )
@@ -202,6 +204,24 @@ def test_other_keys_are_listed(tmp_path):
     message = "no feature 'image/encoded': .*received image/encode; did you mean 'image/encode'"
     with pytest.raises(DataError, match=message):
         TFRecordSource(str(tmp_path), num_classes=2)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda folder: TFRecordSource(str(folder), num_classes=2),
+        lambda folder: read_class_names(str(folder), num_classes=2),
+    ],
+    ids=["source", "class names"],
+)
+def test_a_wrong_checksum_is_said_of_its_file(tmp_path, read):
+    path = tmp_path / "train-0"
+    _write(path, [_example([1])])
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{path}: damaged file: expected TFRecords .*corrupted"):
+        read(tmp_path)
 
 
 def test_other_records(tmp_path):

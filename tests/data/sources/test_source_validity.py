@@ -1,6 +1,7 @@
 """Complete and cut-off image files are told apart, on disk and in the graph alike."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,39 @@ def test_reasons(tmp_path, content, reason):
     path = tmp_path / "image.jpg"
     path.write_bytes(content)
     assert find_fault(path).startswith(reason)
+
+
+RUBBISH = bytes(range(1, 255)) * 2
+JPEG = _encode("JPEG")
+
+
+@pytest.mark.parametrize(
+    ("content", "decodable"),
+    [
+        (b"\xff\xd8\xff\xe0" + RUBBISH + b"\xff\xd9", False),
+        (b"\xff\xd8\xff\xe0\0\x04ab" + RUBBISH + b"\xff\xd9", False),
+        (JPEG[:2] + JPEG[-2:], False),
+        (JPEG[:2] + JPEG[JPEG.index(b"\xff\xda") :], False),
+        (JPEG[:2] + b"\xff\xff" + JPEG[2:], True),  # fill bytes before a marker
+        (JPEG[:2] + b"\xff\xe1\0\x06\xff\xda\xff\xd9" + JPEG[2:], True),  # an image in a segment
+        (JPEG[:20] + b"extra" + JPEG[20:], True),  # between segments
+    ],
+    ids=["no segment", "no marker", "no segments", "no frame", "fill", "thumbnail", "between"],
+)
+def test_the_headers_of_a_jpeg_are_read_on_disk(tmp_path, content, decodable):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(content)
+    if decodable:
+        assert find_fault(path) is None
+        assert tf.io.decode_jpeg(content).shape == (17, 23, 3)
+    else:
+        assert find_fault(path) == "broken image: it cannot be decoded"
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            tf.io.decode_jpeg(content)
+
+
+def test_a_name_that_cannot_be():
+    assert find_fault(Path("a\0b.jpg")) == "unreadable: embedded null byte"
 
 
 def test_missing_file(tmp_path):
