@@ -90,7 +90,7 @@ def _write(runs: dict[str, OpenedRun], rows: list[dict[str, Any]], output: Path)
     from effnetv2_tf.reporting.resolution_sweep import draw_sweep, sweep_table
     from effnetv2_tf.training.monitors import rows_to_csv
     from effnetv2_tf.training.resolution_sweep import WARM_UP_CALLS
-    from effnetv2_tf.training.trainer import versions
+    from effnetv2_tf.training.run_summary import versions
 
     data = next(iter(runs.values())).evaluation.info.name
     machine = processor()

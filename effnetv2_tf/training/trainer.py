@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
+import yaml
 
-from effnetv2_tf import __version__
 from effnetv2_tf.data.sources import TooManyBadRecords
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
 from effnetv2_tf.files import write_text
@@ -39,6 +35,7 @@ from effnetv2_tf.training.monitors import (
 from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
+from effnetv2_tf.training.run_summary import summarize
 from effnetv2_tf.training.state import TrainingState
 from effnetv2_tf.training.strategies import is_tpu
 
@@ -264,7 +261,14 @@ class Trainer:
         return sorted({*range(every, last + 1, every), *ends})
 
     def _finish(self) -> dict[str, Any]:
-        summary = self._summary()
+        summary = summarize(
+            self.recipe,
+            self.network,
+            self.sources,
+            self.schedule,
+            self.records.rows,
+            self.saver.best,
+        )
         if self.workers.is_chief:
             self._write_artefacts(summary)
         self.workers.wait()
@@ -287,89 +291,8 @@ class Trainer:
         network.save(temporary)
         temporary.replace(self.model_dir / "model.keras")
 
-    def _summary(self) -> dict[str, Any]:
-        rows, sources = self.records.rows, self.sources
-        last = rows[-1]
-        seconds = sum(row["train_seconds"] for row in rows)
-        images = sum(row["images_per_second"] * row["train_seconds"] for row in rows)
-        return {
-            "recipe": self.recipe.name,
-            "network": self.recipe.model.name,
-            "parameters": int(self.network.count_params()),
-            "accuracy": last.get("val_accuracy"),
-            "top_5_accuracy": last.get("val_top_5_accuracy"),
-            "loss": last.get("val_loss"),
-            "best": self.saver.best,
-            "evaluated_on": sources.evaluation.info.name,
-            "evaluation_images": sources.evaluation.info.num_examples,
-            "evaluation_size": build.evaluation_size(self.recipe),
-            "class_names": list(sources.train.info.class_names),
-            "steps": int(last["step"]),
-            "train_seconds": round(seconds, 2),
-            "images_per_second": round(images / max(seconds, 1e-9), 2),
-            "stages": self._stage_summaries(),
-            "bad_records": {
-                "train": _bad_records(sources.train),
-                "evaluation": _bad_records(sources.evaluation),
-            },
-            "seed": self.recipe.seed,
-            "precision": self.recipe.training.precision,
-            "versions": versions(),
-            "git_revision": git_revision(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-
-    def _stage_summaries(self) -> list[dict[str, Any]]:
-        summaries = []
-        for stage in self.schedule.stages:
-            rows = [
-                r for r in self.records.rows if stage.first_epoch < r["epoch"] <= stage.last_epoch
-            ]
-            summaries.append(
-                {
-                    "stage": stage.index,
-                    "image_size": stage.image_size,
-                    "epochs": stage.epochs,
-                    "train_seconds": round(sum(row["train_seconds"] for row in rows), 2),
-                }
-            )
-        return summaries
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    return {
-        "effnetv2_tf": __version__,
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, or None."""
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def _bad_records(source: Any) -> dict[str, Any]:
-    return {"count": source.bad_records.count, "names": list(source.bad_records.names())}
-
 
 def _changed_keys(recipe: Recipe, path: Path) -> list[str]:
-    import yaml
-
     saved = parse_recipe(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
     return sorted(_differences(saved.model_dump(), recipe.model_dump()))
 
