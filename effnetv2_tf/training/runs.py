@@ -11,6 +11,7 @@ from effnetv2_tf.data.sources import Source
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
+from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
 from effnetv2_tf.training.state import load_for_inference
@@ -35,7 +36,8 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
       raw: whether to take the raw weights rather than their averages.
 
     Raises:
-      UsageError: if the folder holds no run or no whole checkpoint.
+      UsageError: if the folder holds no run or no whole checkpoint, or the data has other
+        classes than the run.
     """
     path = model_dir / "recipe.yaml"
     if not path.is_file():
@@ -47,6 +49,7 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
     found = find_checkpoint(model_dir, checkpoint)
     build.set_precision(recipe)
     sources = build.open_sources(recipe)
+    check_class_names(sources.evaluation.info, recorded_class_names(found, model_dir))
     model = network_of(recipe, found)
     load_for_inference(model, found.arrays, found.path, raw=raw)
     return OpenedRun(recipe, found, model, sources.evaluation)

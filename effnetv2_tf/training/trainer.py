@@ -17,6 +17,7 @@ from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
 from effnetv2_tf.training.auxiliary import main_network
 from effnetv2_tf.training.checkpoints import CheckpointFolder
+from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
 from effnetv2_tf.training.distributed_validation import DistributedValidation
 from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Workers
 from effnetv2_tf.training.distribution import (
@@ -207,6 +208,7 @@ class Trainer:
             every_steps=recipe.checkpoints.every_steps,
             monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
             mode=recipe.checkpoints.mode,
+            class_names=self.sources.train.info.class_names,
         )
         # Machines that are taken away say so many seconds before.
         every_batches = 1 if self.workers.count == 1 else 8
@@ -239,6 +241,7 @@ class Trainer:
         self.workers.check_same_step(found, self.folder.folder)
         if checkpoint is None:
             return 0
+        check_class_names(self.sources.train.info, recorded_class_names(checkpoint, self.model_dir))
         self.saver.resume(checkpoint)
         if len(self.records.rows) == self.schedule.epochs:
             print(f"{self.model_dir}: training is complete ({checkpoint.step} steps)")
