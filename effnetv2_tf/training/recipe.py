@@ -13,6 +13,8 @@ from effnetv2_tf.training.reduced_sizes import check_reduced_size, reduced_size
 from effnetv2_tf.training.schedule import round_size
 from effnetv2_tf.training.sections import NonNegative, Positive, PositiveInt, Rate, Section
 
+AUTO_SPLIT = "auto"
+
 
 class AugmentationSection(Section):
     """What happens to training images besides the scheduled magnitudes; see `Augmentation`."""
@@ -32,14 +34,14 @@ class AugmentationSection(Section):
 class DataSection(Section):
     """Where images come from and how they are prepared.
 
-    `service` is the address of a tf.data service that makes the training batches, see
-    `data.service`.
+    `eval_split` `auto` is `validation` if the source has one, else `test`. `service` is the
+    address of a tf.data service that makes the training batches, see `data.service`.
     """
 
     source: str
     options: dict[str, Any] = Field(default_factory=dict)
     train_split: str = "train"
-    eval_split: str = "test"
+    eval_split: str = AUTO_SPLIT
     channels: Literal[1, 3] | None = None
     num_classes: Annotated[int, Field(ge=2)] | None = None
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)

@@ -67,7 +67,8 @@ class Trainer:
     ) -> None:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.workers = Workers(self.strategy)
-        self.recipe = recipe = adapt_to_devices(recipe, self.strategy)
+        recipe = build.with_evaluation_split(adapt_to_devices(recipe, self.strategy))
+        self.recipe = recipe
         self.model_dir = Path(model_dir)
         self.verbose = verbose if self.workers.is_chief else 0
         self._check_folder()

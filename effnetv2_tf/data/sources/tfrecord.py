@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,6 +21,7 @@ from effnetv2_tf.data.sources.tfrecord_files import (
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"
 TEXT_KEY = "image/class/text"
+USUAL_SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
 NOT_AN_EXAMPLE = "not a tf.train.Example"
 LONGEST_VARINT = 10  # bytes
@@ -125,6 +128,17 @@ class TFRecordSource(RecordSource):
         if not self.info.multi_label:
             fault = tf.where(tf.size(labels) == 1, fault, "not exactly one label")
         return tf.where(tf.equal(image, ""), "no image", fault)
+
+
+def tfrecord_splits(files: str | Sequence[str], **others: Any) -> tuple[str, ...]:
+    """Names of the usual splits that have files of their own."""
+    found: dict[str, list[str]] = {}
+    for split in USUAL_SPLITS:
+        with contextlib.suppress(DataError):  # no files: no such split
+            paths = find_files(files, split)
+            if paths not in found.values():  # a pattern without {split} has the same for all
+                found[split] = paths
+    return tuple(found)
 
 
 def is_framed_example(record: tf.Tensor) -> tf.Tensor:
