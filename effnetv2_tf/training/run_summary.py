@@ -50,7 +50,7 @@ def summarize(
         "loss": last.get("val_loss"),
         "best": best,
         "evaluated_on": sources.evaluation.info.name,
-        "evaluation_images": sources.evaluation.info.num_examples,
+        "evaluation_images": _usable_images(sources.evaluation),
         "evaluation_size": build.evaluation_size(recipe),
         "class_names": list(sources.train.info.class_names),
         "steps": int(last["step"]),
@@ -111,6 +111,11 @@ def _stage_summaries(
             }
         )
     return summaries
+
+
+def _usable_images(source: Source) -> int:
+    """Images without those that turned out to be bad, when the source was opened or read."""
+    return source.bad_records.total_examples - source.bad_records.count
 
 
 def _bad_records(source: Source) -> dict[str, Any]:

@@ -112,6 +112,7 @@ class Trainer:
                 self._save_and_stop(stopped)
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
+                self._report_missing_records(error)
                 self._report_lost_worker(error)
                 first_line = (error.message or type(error).__name__).strip().splitlines()[0]
                 raise TrainingFailure(
@@ -170,6 +171,15 @@ class Trainer:
                 source.bad_records.check()
             except TooManyBadRecords as error:
                 raise TrainingFailure(f"data: {error}") from cause
+
+    def _report_missing_records(self, cause: tf.errors.OpError) -> None:
+        """Raises a one-line UsageError if the training data ended before it should."""
+        if "was expected to contain" in (cause.message or ""):  # of assert_cardinality
+            raise UsageError(
+                "data.options.num_examples: expected the number of records in "
+                f"{self.sources.train.info.name}, received {self.sources.train.info.num_examples}, "
+                "which is more; leave it out to have them counted"
+            ) from cause
 
     def _check_folder(self) -> None:
         """Refuses a folder that holds a run of another recipe."""

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_tf.data.sources import split_names
+from effnetv2_tf.data.sources import open_source, split_names
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.training.build import open_sources, with_evaluation_split
 from effnetv2_tf.training.recipe_files import load_recipe
+from effnetv2_tf.training.trainer import Trainer
 
 CLASSES = ("cat", "dog")
 
@@ -95,14 +96,17 @@ def test_a_split_that_is_not_there(folder, make_recipe, splits, changes, message
     assert message in str(caught.value)
 
 
-def _write_records(path, count):
+def _write_records(path, count, bad=()):
+    """Records of two classes in turn; the bad ones hold text where an image should be."""
     picture = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number in range(count):
             example = tf.train.Example()
             feature = example.features.feature
-            feature["image/encoded"].bytes_list.value.append(picture)
+            feature["image/encoded"].bytes_list.value.append(
+                b"no image" if number in bad else picture
+            )
             feature["image/class/label"].int64_list.value.append(1 + number % 2)
             writer.write(example.SerializeToString())
 
@@ -139,3 +143,42 @@ def test_num_examples_is_of_the_training_records(records, make_recipe):
     sources = open_sources(_record_recipe(make_recipe, records, num_examples=8))
     assert sources.train.info.num_examples == 8
     assert sources.evaluation.info.num_examples == 6
+
+
+def _names(source, **position):
+    examples = source.epoch(0, seed=3, **position).as_numpy_iterator()
+    return [example["name"].decode() for example in examples]
+
+
+def test_an_epoch_has_the_stated_number_of_examples(records):
+    options = {"num_classes": 2, "files": str(records), "shuffle_buffer": 20}
+    every = _names(open_source("tfrecord", "train", **options), shuffle=True)
+    stated = open_source("tfrecord", "train", num_examples=8, **options)
+    assert _names(stated, shuffle=True) == every[:8]
+    assert _names(stated, shuffle=True, start=5) == every[5:8]
+    shard = open_source("tfrecord", "train", num_examples=8, shard=(1, 3), **options)
+    assert _names(shard, shuffle=True, start=1) == every[4:8:3]
+    too_many = open_source("tfrecord", "train", num_examples=11, **options)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 11 elements"):
+        _names(too_many, shuffle=True)
+
+
+def test_too_many_num_examples_end_a_run(records, make_recipe, tmp_path):
+    recipe = _record_recipe(make_recipe, records, num_examples=12)
+    with pytest.raises(UsageError) as caught:
+        Trainer(recipe, tmp_path / "run", verbose=0).run()
+    assert str(caught.value) == (
+        "data.options.num_examples: expected the number of records in tfrecord/train, received "
+        "12, which is more; leave it out to have them counted"
+    )
+
+
+def test_the_summary_counts_the_images_that_were_evaluated(records, make_recipe, tmp_path):
+    _write_records(records / "validation-0", 6, bad=(1, 4))
+    recipe = _record_recipe(make_recipe, records, num_examples=8)
+    data = recipe.data.model_copy(update={"max_bad_share": 0.5})
+    summary = Trainer(recipe.model_copy(update={"data": data}), tmp_path / "run", verbose=0).run()
+    assert summary["evaluated_on"] == "tfrecord/validation"
+    assert summary["evaluation_images"] == 4
+    assert summary["bad_records"]["evaluation"]["count"] == 2
+    assert summary["steps"] == 4
