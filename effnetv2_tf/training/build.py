@@ -284,7 +284,7 @@ def _evaluation_preprocessing(recipe: Recipe) -> Augmentation:
 
 def evaluation_size(recipe: Recipe) -> int:
     """Side in pixels at which the recipe evaluates: its own, or the last stage's."""
-    return recipe.data.eval_size or recipe.progressive.given_sizes[-1]
+    return recipe.data.eval_size or recipe.progressive.last_size
 
 
 def _class_weights(recipe: Recipe, source: Source) -> dict[int, float] | None:
