@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -290,10 +290,20 @@ def evaluation_size(recipe: Recipe) -> int:
 def _class_weights(recipe: Recipe, source: Source) -> dict[int, float] | None:
     weights = recipe.training.class_weights
     if weights != "balanced":
-        return dict(weights) if weights else None
+        return _checked_class_weights(weights, source.info.num_classes) if weights else None
     labels = [int(x["label"]) for x in source.epoch(0, seed=0, start=0, shuffle=False)]
     counts = np.bincount(labels, minlength=source.info.num_classes)
     return {i: len(labels) / (len(counts) * max(n, 1)) for i, n in enumerate(counts)}
+
+
+def _checked_class_weights(weights: Mapping[int, float], classes: int) -> dict[int, float]:
+    for number in weights:
+        if not 0 <= number < classes:
+            raise UsageError(
+                f"training.class_weights: expected ids of classes, 0 to {classes - 1}, "
+                f"received {number}"
+            )
+    return dict(weights)
 
 
 def set_precision(recipe: Recipe) -> None:

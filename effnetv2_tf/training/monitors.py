@@ -6,14 +6,14 @@ import csv
 import io
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.errors import TrainingFailure
+from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.files import write_text
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder
 from effnetv2_tf.training.progressive import ProgressiveLearning, current_learning_rate
@@ -211,6 +211,25 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
             "best": self.best,
             "class_names": self._class_names,
         }
+
+
+def check_monitor(monitor: str, metrics: Iterable[str]) -> None:
+    """Refuses a monitored quantity that no epoch will log: no checkpoint would ever be best.
+
+    Args:
+      monitor: of `SaveCheckpoints`.
+      metrics: names of the model's.
+
+    Raises:
+      UsageError: with the nearest name.
+    """
+    names = list(metrics)
+    known = [f"val_{name}" for name in names] + names
+    if monitor not in known:
+        hint = suggestion(monitor, known)
+        raise UsageError(
+            f"checkpoints.monitor: expected one of {', '.join(known)}, received {monitor!r}{hint}"
+        )
 
 
 class StageAnnouncer(keras.callbacks.Callback):  # type: ignore[misc]

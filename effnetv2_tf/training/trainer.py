@@ -32,6 +32,7 @@ from effnetv2_tf.training.monitors import (
     SaveCheckpoints,
     StageAnnouncer,
     StopOnDivergence,
+    check_monitor,
 )
 from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import Recipe
@@ -84,6 +85,7 @@ class Trainer:
             optimizer = build.build_optimizer(recipe, self.schedule, self.model)
             steps = steps_per_execution(recipe, self.schedule, self.strategy)
             build.compile_model(self.model, recipe, optimizer, steps)
+        check_monitor(recipe.checkpoints.monitor, self.model.get_metrics_result())
         self.network = main_network(self.model)  # that is for use afterwards
         self._make_callbacks()
 
