@@ -24,7 +24,7 @@ _SIZES = flags.DEFINE_list(
 _STEP = flags.DEFINE_integer(
     "step", 32, "Pixels between sizes; smaller for small networks, such as their total stride.", 1
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "'last', 'best' or a checkpoint file.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP)
 _RAW = flags.DEFINE_bool("raw_weights", False, "Evaluate the raw weights, not their averages.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in a call, for the latency.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Calls whose median is the latency.", 1)

@@ -26,11 +26,11 @@ from effnetv2_tf.export.images import (
 )
 from effnetv2_tf.export.requests import check_keras_file, check_run_folder
 from effnetv2_tf.training import build
-from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
+from effnetv2_tf.training.checkpoints import Checkpoint
 from effnetv2_tf.training.class_names import recorded_class_names
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
-from effnetv2_tf.training.runs import network_of
+from effnetv2_tf.training.runs import find_checkpoint, network_of
 from effnetv2_tf.training.state import load_for_inference
 
 
@@ -87,7 +87,7 @@ def load_model_dir(
 
     Args:
       model_dir: as `effnetv2_tf.train` writes it; the run need not be over.
-      checkpoint: `"last"`, `"best"`, or the name of a file in its `checkpoints` folder.
+      checkpoint: see `training.runs.find_checkpoint`.
       raw_weights: takes the weights as trained rather than their averages.
       images: instead of the recipe's own.
 
@@ -97,7 +97,7 @@ def load_model_dir(
     model_dir = Path(model_dir)
     check_run_folder(model_dir)
     recipe = load_recipe(model_dir / "recipe.yaml")
-    state = _find_checkpoint(model_dir, checkpoint)
+    state = find_checkpoint(model_dir, checkpoint)
     model = _build_float32(recipe, state)
     load_for_inference(model, state.arrays, state.path, raw=raw_weights)
     labels = _labels_of_run(model_dir, recipe, state)
@@ -186,24 +186,6 @@ def wrap_model(
         images=images or RandomImages(),
         origin=origin,
     )
-
-
-def _find_checkpoint(model_dir: Path, name: str) -> Checkpoint:
-    """The checkpoint that is asked for, and no other in its place."""
-    folder = CheckpointFolder(model_dir / "checkpoints")
-    if name == "best":
-        return read_checkpoint(folder.best)
-    if name != "last":
-        return read_checkpoint(folder.folder / name)
-    saved = folder.by_step()
-    if not saved:
-        raise UsageError(f"--model_dir: {folder.folder} holds no checkpoint; train first")
-    try:
-        return read_checkpoint(saved[-1])
-    except UsageError as error:
-        if len(saved) < 2:
-            raise
-        raise UsageError(f"{error}; the one before: --checkpoint={saved[-2].name}") from error
 
 
 def _build_float32(recipe: Recipe, state: Checkpoint) -> keras.Model:
