@@ -46,9 +46,10 @@ def _evaluate_sizes(run, sizes: list[int]) -> dict:
         except ValueError as error:
             raise UsageError(f"data: {error}") from error
         results[size] = result
+        speed = result.images_per_second
         print(
             f"{size:>6} {result.top_1:>8.2%} {result.top_5:>8.2%} {result.images:>8} "
-            f"{result.images_per_second:>9.1f}"
+            f"{'-' if speed is None else f'{speed:.1f}':>9}"
         )
     return results
 

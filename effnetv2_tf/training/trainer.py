@@ -112,6 +112,8 @@ class Trainer:
                     self._fit(first_epoch)
             except RunStopped as stopped:
                 self._save_and_stop(stopped)
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(self._after_interrupt()) from interrupt
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
                 self._report_missing_records(error)
@@ -132,6 +134,15 @@ class Trainer:
             f"Stopped by {stopped} after step {self.progressive.next_step}; a checkpoint is "
             "saved: run the same command again to go on"
         ) from stopped
+
+    def _after_interrupt(self) -> str:
+        """What to tell the user who pressed Ctrl-C, which may be in the middle of a step."""
+        saved = self.folder.by_step()
+        goes_on = f"goes on from {saved[-1].name}" if saved else "begins anew: none was saved"
+        return (
+            f"interrupted after step {max(self.progressive.next_step, 0)}; the same command "
+            f"{goes_on}; SIGTERM saves a checkpoint first"
+        )
 
     def _fit(self, first_epoch: int) -> None:
         self.model.fit(
@@ -184,8 +195,13 @@ class Trainer:
             ) from cause
 
     def _check_folder(self) -> None:
-        """Refuses a folder that holds a run of another recipe."""
+        """Refuses a folder that holds a run of another recipe, or of one that is not known."""
         path = self.model_dir / "recipe.yaml"
+        if not path.is_file() and CheckpointFolder(self.model_dir / "checkpoints").by_step():
+            raise UsageError(
+                f"--model_dir: {self.model_dir} has checkpoints but no recipe.yaml, which would "
+                "tell what they are of; put it back, or choose another folder"
+            )
         changed = _changed_keys(self.recipe, path) if path.is_file() else []
         if changed:
             raise UsageError(
@@ -253,6 +269,7 @@ class Trainer:
         found = checkpoint.step if checkpoint else 0
         self.workers.check_same_step(found, self.folder.folder)
         if checkpoint is None:
+            self._check_nothing_is_lost()
             return 0
         check_class_names(self.sources.train.info, recorded_class_names(checkpoint, self.model_dir))
         self.saver.resume(checkpoint)
@@ -269,6 +286,15 @@ class Trainer:
             f"stage {position.stage.index + 1} ({position.stage.image_size} px)"
         )
         return position.epoch
+
+    def _check_nothing_is_lost(self) -> None:
+        """Refuses to begin anew in place of a run whose checkpoints are all damaged."""
+        damaged = self.folder.by_step()
+        if damaged:
+            raise UsageError(
+                f"--model_dir: expected a whole checkpoint in {self.folder.folder}, received "
+                f"{len(damaged)} damaged; remove them to train from the beginning"
+            )
 
     def _validation_epochs(self) -> list[int]:
         """Numbers from 1 of the epochs after which the network is evaluated."""

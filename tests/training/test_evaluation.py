@@ -1,9 +1,13 @@
 """What a network is evaluated at, and what an evaluation tells."""
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from effnetv2_tf.search.step_time import measured_batch
 from effnetv2_tf.training.build import build_schedule, evaluation_size
+from effnetv2_tf.training.evaluation import evaluate
 from effnetv2_tf.training.resolution_sweep import training_size
 
 
@@ -28,3 +32,17 @@ def test_the_default_size_is_the_one_of_the_last_stage(
     trained = build_schedule(recipe, 1437).stages[-1].image_size
     assert training_size(recipe) == trained
     assert measured_batch(recipe) == (4, trained)
+
+
+@pytest.mark.parametrize(("batch_size", "timed"), [(8, False), (5, True)])
+def test_a_single_batch_tells_no_speed(batch_size, timed):
+    """The first is not timed: it includes tracing."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Softmax()])
+    rows = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 0, 1]]
+    labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 1, 0]]
+    dataset = tf.data.Dataset.from_tensor_slices((rows, labels)).batch(batch_size)
+    result = evaluate(model, dataset)
+    assert (result.images, result.top_1, result.top_5) == (8, 0.75, 1.0)
+    assert result.confusion.tolist() == [[2, 1, 0], [1, 2, 0], [0, 0, 2]]
+    assert (result.images_per_second is not None) == timed
+    assert result.images_per_second is None or result.images_per_second > 0
