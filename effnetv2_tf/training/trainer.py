@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +111,7 @@ class Trainer:
         first_epoch = self._resume()
         if first_epoch < self.schedule.epochs:
             try:
-                with self.stop.listening():
+                with self.stop.listening(), _quiet_validation():
                     self._fit(first_epoch)
             except RunStopped as stopped:
                 self._save_and_stop(stopped)
@@ -332,6 +335,18 @@ class Trainer:
         network.set_weights(self.network.get_weights())
         network.save(temporary)
         temporary.replace(self.model_dir / "model.keras")
+
+
+@contextlib.contextmanager
+def _quiet_validation() -> Iterator[None]:
+    """Keeps back Keras's warning that validation data has come to its end.
+
+    How many batches there are is unknown where bad images are left out; Keras 3 takes the end
+    of the first validation for a mistake. The training data's number of steps is always known.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        yield
 
 
 def _changed_keys(recipe: Recipe, path: Path) -> list[str]:
