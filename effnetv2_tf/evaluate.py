@@ -12,7 +12,7 @@ _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.", requir
 _IMAGE_SIZES = flags.DEFINE_list(
     "image_sizes", None, "Sides in pixels, e.g. 224,256,288; the recipe's by default."
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "'last', 'best' or a checkpoint file.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP)
 _RAW = flags.DEFINE_bool("raw_weights", False, "Evaluate the raw weights, not their averages.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; model_dir by default.")
 
@@ -47,9 +47,10 @@ def _evaluate_sizes(run, sizes: list[int]) -> dict:
         except ValueError as error:
             raise UsageError(f"data: {error}") from error
         results[size] = result
+        speed = result.images_per_second
         print(
             f"{size:>6} {result.top_1:>8.2%} {result.top_5:>8.2%} {result.images:>8} "
-            f"{result.images_per_second:>9.1f}"
+            f"{'-' if speed is None else f'{speed:.1f}':>9}"
         )
     return results
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of a training run.")
 _MODEL = flags.DEFINE_string("model", None, "A network with ImageNet weights, e.g. lite0.")
 _FILE = flags.DEFINE_string("file", None, "A .keras file.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "Of a run: last, best or a file's name.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP)
 _LABELS = flags.DEFINE_string(
     "labels", None, "Class names of a .keras file: a text file, one a line, or 'imagenet'."
 )

@@ -18,6 +18,9 @@ from absl import logging as absl_logging
 
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
 
+# Of the flag --checkpoint, wherever a run is opened; see `training.runs.find_checkpoint`.
+CHECKPOINT_HELP = "Of the run: last, best, the name of a file in its checkpoints folder, or a path."
+
 
 def prepare_environment() -> None:
     """Settings that TensorFlow reads when it is imported; what the user set stays.

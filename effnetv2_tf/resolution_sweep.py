@@ -24,7 +24,7 @@ _SIZES = flags.DEFINE_list(
 _STEP = flags.DEFINE_integer(
     "step", 32, "Pixels between sizes; smaller for small networks, such as their total stride.", 1
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "'last', 'best' or a checkpoint file.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP)
 _RAW = flags.DEFINE_bool("raw_weights", False, "Evaluate the raw weights, not their averages.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in a call, for the latency.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Calls whose median is the latency.", 1)
@@ -91,7 +91,7 @@ def _write(runs: dict[str, OpenedRun], rows: list[dict[str, Any]], output: Path)
     from effnetv2_tf.reporting.resolution_sweep import draw_sweep, sweep_table
     from effnetv2_tf.training.monitors import rows_to_csv
     from effnetv2_tf.training.resolution_sweep import WARM_UP_CALLS
-    from effnetv2_tf.training.trainer import versions
+    from effnetv2_tf.training.run_summary import versions
 
     data = next(iter(runs.values())).evaluation.info.name
     machine = processor()

@@ -29,7 +29,7 @@ _TFLITE = flags.DEFINE_list(
     "tflite", "float32,float16,dynamic", "TFLite files: float32, float16, dynamic, int8, int16x8."
 )
 _ONNX = flags.DEFINE_list("onnx", "float32", "ONNX files: float32, int8.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best, or a file's name.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP)
 _RAW = flags.DEFINE_bool("raw_weights", False, "The weights as trained, not their averages.")
 _VERSION = flags.DEFINE_integer(
     "version", None, "Number of the SavedModel's folder; default: the next.", 1

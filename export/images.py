@@ -15,6 +15,7 @@ from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.training import build
+from effnetv2_tf.training.class_names import check_class_names
 from effnetv2_tf.training.recipe import Recipe
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -93,9 +94,15 @@ class ImageSupply(Protocol):
 
 @dataclass(frozen=True)
 class RecipeImages:
-    """The evaluation split, and training images prepared as for evaluation."""
+    """The evaluation split, and training images prepared as for evaluation.
+
+    Attributes:
+      recipe: of the run.
+      class_names: of the run's classes, which the data must have too; None if they are unknown.
+    """
 
     recipe: Recipe
+    class_names: tuple[str, ...] | None = None
 
     def held_out(self, preparation: ImagePreparation, count: int) -> Images:
         """See `ImageSupply`."""
@@ -106,7 +113,9 @@ class RecipeImages:
         return self._take(self.recipe.data.train_split, preparation, count)
 
     def _take(self, split: str, preparation: ImagePreparation, count: int) -> Images:
-        source = _Shuffled(build.open_split(self.recipe, split))
+        data = build.open_split(self.recipe, split)
+        check_class_names(data.info, self.class_names)
+        source = _Shuffled(data)
         dataset = evaluation_dataset(
             cast(Source, source),
             preparation.image_size,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,10 +26,11 @@ from effnetv2_tf.export.images import (
 )
 from effnetv2_tf.export.requests import check_keras_file, check_run_folder
 from effnetv2_tf.training import build
-from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
+from effnetv2_tf.training.checkpoints import Checkpoint
+from effnetv2_tf.training.class_names import recorded_class_names
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
-from effnetv2_tf.training.runs import network_of
+from effnetv2_tf.training.runs import find_checkpoint, network_of
 from effnetv2_tf.training.state import load_for_inference
 
 
@@ -87,7 +87,7 @@ def load_model_dir(
 
     Args:
       model_dir: as `effnetv2_tf.train` writes it; the run need not be over.
-      checkpoint: `"last"`, `"best"`, or the name of a file in its `checkpoints` folder.
+      checkpoint: see `training.runs.find_checkpoint`.
       raw_weights: takes the weights as trained rather than their averages.
       images: instead of the recipe's own.
 
@@ -97,17 +97,17 @@ def load_model_dir(
     model_dir = Path(model_dir)
     check_run_folder(model_dir)
     recipe = load_recipe(model_dir / "recipe.yaml")
-    state = _find_checkpoint(model_dir, checkpoint)
+    state = find_checkpoint(model_dir, checkpoint)
     model = _build_float32(recipe, state)
     load_for_inference(model, state.arrays, state.path, raw=raw_weights)
-    labels = _labels_of_run(model_dir, recipe, model.output_shape[-1])
+    labels = _labels_of_run(model_dir, recipe, state)
     averaged = any(name.startswith("ema/") for name in state.arrays) and not raw_weights
     return Exportable(
         model=model,
         graph=build_deploy_graph(model),
         labels=labels,
         preparation=_recipe_preparation(recipe, model.input_shape[-1]),
-        images=images or RecipeImages(recipe),
+        images=images or RecipeImages(recipe, labels),
         origin=f"{state.path}, step {state.step}, {'averaged' if averaged else 'raw'} weights",
     )
 
@@ -188,24 +188,6 @@ def wrap_model(
     )
 
 
-def _find_checkpoint(model_dir: Path, name: str) -> Checkpoint:
-    """The checkpoint that is asked for, and no other in its place."""
-    folder = CheckpointFolder(model_dir / "checkpoints")
-    if name == "best":
-        return read_checkpoint(folder.best)
-    if name != "last":
-        return read_checkpoint(folder.folder / name)
-    saved = folder.by_step()
-    if not saved:
-        raise UsageError(f"--model_dir: {folder.folder} holds no checkpoint; train first")
-    try:
-        return read_checkpoint(saved[-1])
-    except UsageError as error:
-        if len(saved) < 2:
-            raise
-        raise UsageError(f"{error}; the one before: --checkpoint={saved[-2].name}") from error
-
-
 def _build_float32(recipe: Recipe, state: Checkpoint) -> keras.Model:
     before = keras.mixed_precision.global_policy().name
     keras_compat.set_float_precision("float32")
@@ -215,18 +197,18 @@ def _build_float32(recipe: Recipe, state: Checkpoint) -> keras.Model:
         keras_compat.set_float_precision(before)
 
 
-def _labels_of_run(model_dir: Path, recipe: Recipe, classes: int) -> tuple[str, ...]:
-    """Class names of a finished run from its summary, else from the training data."""
-    summary = model_dir / "summary.json"
-    try:
-        names = json.loads(summary.read_text(encoding="utf-8"))["class_names"]
-    except FileNotFoundError:
+def _labels_of_run(model_dir: Path, recipe: Recipe, state: Checkpoint) -> tuple[str, ...]:
+    """Class names that the run recorded, else those of the training data."""
+    names = recorded_class_names(state, model_dir)
+    if names is None:
         names = build.open_split(recipe, recipe.data.train_split).info.class_names
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"{summary}: damaged: expected class_names") from error
+    classes = state.arrays["model/classifier/kernel"].shape[1]
     if len(names) != classes:
-        raise UsageError(f"{summary}: expected {classes} class_names, received {len(names)}")
-    return tuple(str(name) for name in names)
+        raise UsageError(
+            f"{model_dir}: expected {classes} class names, as many as the network's classes, "
+            f"received {len(names)}"
+        )
+    return names
 
 
 def _recipe_preparation(recipe: Recipe, channels: int) -> ImagePreparation:

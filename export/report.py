@@ -13,7 +13,7 @@ from effnetv2_tf.export.runtimes import THREADS
 from effnetv2_tf.export.verification import Verdict
 from effnetv2_tf.files import write_text
 from effnetv2_tf.reporting.files import save_figure
-from effnetv2_tf.training.trainer import versions
+from effnetv2_tf.training.run_summary import versions
 
 REPORT_FILE = "export_report.json"
 PICTURE_FILE = "export_report.png"

@@ -157,7 +157,7 @@ def measured_batch(recipe: Recipe) -> tuple[int, int]:
     """Images and their side in pixels, of a batch of the recipe's last stage."""
     progressive, training = recipe.progressive, recipe.training
     batch_size = progressive.batch_sizes[-1] if progressive.batch_sizes else training.batch_size
-    return batch_size, progressive.given_sizes[-1]
+    return batch_size, progressive.last_size
 
 
 def cache_key(recipe: Recipe, num_classes: int, channels: int, device: str) -> str:

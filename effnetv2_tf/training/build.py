@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -20,7 +19,7 @@ from effnetv2_tf.data.pipeline import (
     share_of,
 )
 from effnetv2_tf.data.service import check_reachable
-from effnetv2_tf.data.sources import KINDS, DataError, Source, TooManyBadRecords, open_source
+from effnetv2_tf.data.sources import DataError, Source
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models import transfer
 from effnetv2_tf.models.layers.batch_norm import set_recompute
@@ -35,6 +34,10 @@ from effnetv2_tf.training.networks import model_spec as model_spec
 from effnetv2_tf.training.networks import network_spec as network_spec
 from effnetv2_tf.training.recipe import OptimizerSection, Recipe
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
+from effnetv2_tf.training.sources import Sources as Sources
+from effnetv2_tf.training.sources import open_sources as open_sources
+from effnetv2_tf.training.sources import open_split as open_split
+from effnetv2_tf.training.sources import with_evaluation_split as with_evaluation_split
 
 SCHEDULED = (
     "randaugment_magnitude",
@@ -51,52 +54,6 @@ OUR_OPTIMIZERS: dict[str, type] = {
     "sgd": optimizers.SGD,
     "adamw": optimizers.AdamW,
 }
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The two splits of a recipe."""
-
-    train: Source
-    evaluation: Source
-
-
-def open_sources(recipe: Recipe) -> Sources:
-    """Opens the training and the evaluation split.
-
-    Raises:
-      UsageError: if there is no such data, or it disagrees with the recipe.
-    """
-    train = open_split(recipe, recipe.data.train_split)
-    evaluation = open_split(recipe, recipe.data.eval_split, train)
-    expected = recipe.data.num_classes
-    if expected is not None and train.info.num_classes != expected:
-        raise UsageError(
-            f"data.num_classes: expected {expected}, but {train.info.name} has "
-            f"{train.info.num_classes} classes"
-        )
-    if evaluation.info.num_classes != train.info.num_classes:
-        raise UsageError(
-            f"data.eval_split: {recipe.data.eval_split!r} has {evaluation.info.num_classes} "
-            f"classes, {recipe.data.train_split!r} has {train.info.num_classes}"
-        )
-    return Sources(train, evaluation)
-
-
-def open_split(recipe: Recipe, split: str, train: Source | None = None) -> Source:
-    """Opens one split; class names follow the training split's where it is given."""
-    options = dict(recipe.data.options)
-    if train is not None and recipe.data.source == "image_folder":
-        options.setdefault("class_names", train.info.class_names)
-    kind = KINDS.get(recipe.data.source)
-    if kind is not None and "max_bad_share" in inspect.signature(kind).parameters:
-        options.setdefault("max_bad_share", recipe.data.max_bad_share)
-    try:
-        return open_source(recipe.data.source, split, **options)
-    except (DataError, TooManyBadRecords, OSError) as error:
-        raise UsageError(f"data: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"data.options: {error}") from error
 
 
 def channels_of(recipe: Recipe, source: Source) -> int:
@@ -327,16 +284,26 @@ def _evaluation_preprocessing(recipe: Recipe) -> Augmentation:
 
 def evaluation_size(recipe: Recipe) -> int:
     """Side in pixels at which the recipe evaluates: its own, or the last stage's."""
-    return recipe.data.eval_size or recipe.progressive.given_sizes[-1]
+    return recipe.data.eval_size or recipe.progressive.last_size
 
 
 def _class_weights(recipe: Recipe, source: Source) -> dict[int, float] | None:
     weights = recipe.training.class_weights
     if weights != "balanced":
-        return dict(weights) if weights else None
+        return _checked_class_weights(weights, source.info.num_classes) if weights else None
     labels = [int(x["label"]) for x in source.epoch(0, seed=0, start=0, shuffle=False)]
     counts = np.bincount(labels, minlength=source.info.num_classes)
     return {i: len(labels) / (len(counts) * max(n, 1)) for i, n in enumerate(counts)}
+
+
+def _checked_class_weights(weights: Mapping[int, float], classes: int) -> dict[int, float]:
+    for number in weights:
+        if not 0 <= number < classes:
+            raise UsageError(
+                f"training.class_weights: expected ids of classes, 0 to {classes - 1}, "
+                f"received {number}"
+            )
+    return dict(weights)
 
 
 def set_precision(recipe: Recipe) -> None:

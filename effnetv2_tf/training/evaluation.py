@@ -21,7 +21,7 @@ class Evaluation:
       confusion: int64 (classes, classes): rows true, columns predicted; of multi-label
         data the first true class counts.
       seconds: of the pass, the first batch (tracing) left out.
-      images_per_second: likewise.
+      images_per_second: likewise; None if there was but one batch.
     """
 
     images: int
@@ -29,7 +29,7 @@ class Evaluation:
     top_5: float
     confusion: np.ndarray
     seconds: float
-    images_per_second: float
+    images_per_second: float | None
 
 
 def evaluate(model: keras.Model, dataset: tf.data.Dataset) -> Evaluation:
@@ -58,6 +58,5 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset) -> Evaluation:
     if not images:
         raise ValueError("the evaluation split has no usable image")
     seconds = time.perf_counter() - began
-    return Evaluation(
-        images, top_1 / images, top_5 / images, confusion, seconds, timed / max(seconds, 1e-9)
-    )
+    speed = timed / max(seconds, 1e-9) if timed else None
+    return Evaluation(images, top_1 / images, top_5 / images, confusion, seconds, speed)

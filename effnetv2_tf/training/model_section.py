@@ -112,6 +112,15 @@ class ModelSection(Section):
     synchronized_batch_norm: bool = False
 
     @model_validator(mode="after")
+    def _a_new_classifier_replaces_one(self) -> ModelSection:
+        if self.new_classifier and self.weights is None:
+            raise ValueError(
+                "new_classifier: expected weights beside it, of which all but the classifier is "
+                "loaded; received none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _width_is_said_once(self) -> ModelSection:
         if self.filters is not None and self.penultimate_filters is not None:
             raise ValueError(

@@ -6,13 +6,14 @@ import csv
 import io
 import math
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.errors import TrainingFailure
+from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.files import write_text
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder
 from effnetv2_tf.training.progressive import ProgressiveLearning, current_learning_rate
@@ -112,6 +113,7 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
       every_steps: between checkpoints within an epoch, or None.
       monitor: the logged quantity that decides which checkpoint is best, or None.
       mode: `"max"` or `"min"`.
+      class_names: by id, which go along: weights of a classifier mean nothing without them.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         every_steps: int | None = None,
         monitor: str | None = "val_accuracy",
         mode: str = "max",
+        class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self._folder = folder
@@ -134,6 +137,7 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         self._every_steps = every_steps
         self._monitor = monitor
         self._sign = 1.0 if mode == "max" else -1.0
+        self._class_names = None if class_names is None else list(class_names)
         self._saved_step = -1
         self._saved_rows = 0
         self._interrupted_metrics: Checkpoint | None = None
@@ -205,7 +209,27 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
             "epoch_seconds": epoch_seconds,
             "rows": self._records.rows,
             "best": self.best,
+            "class_names": self._class_names,
         }
+
+
+def check_monitor(monitor: str, metrics: Iterable[str]) -> None:
+    """Refuses a monitored quantity that no epoch will log: no checkpoint would ever be best.
+
+    Args:
+      monitor: of `SaveCheckpoints`.
+      metrics: names of the model's.
+
+    Raises:
+      UsageError: with the nearest name.
+    """
+    names = list(metrics)
+    known = [f"val_{name}" for name in names] + names
+    if monitor not in known:
+        hint = suggestion(monitor, known)
+        raise UsageError(
+            f"checkpoints.monitor: expected one of {', '.join(known)}, received {monitor!r}{hint}"
+        )
 
 
 class StageAnnouncer(keras.callbacks.Callback):  # type: ignore[misc]

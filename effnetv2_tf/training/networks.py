@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from effnetv2_tf.weights import WeightReport, load_weights
 
 # Keys that no row has, of either kind of network.
 _OF_NO_ROW = ("weights", "new_classifier", "classifier_initializer", "synchronized_batch_norm")
+_ADVICE = re.compile(r"Pass [^.]*(?:include_top|input_shape)[^.]*\.")
 Row = TypeVar("Row", NetworkSpec, NASNetSpec)
 
 
@@ -53,7 +55,13 @@ def network_spec(section: ModelSection) -> NetworkSpec:
     replaced: dict[str, Any] = {}
     if section.stages is not None:
         replaced["stages"] = tuple(StageSpec(**dict(stage)) for stage in section.stages)
-    return _replaced(row, section, replaced)
+    spec = _replaced(row, section, replaced)
+    if section.normalization_groups is not None and spec.normalization != "group":
+        raise UsageError(
+            "model.normalization_groups: expected model.normalization to be 'group' beside it, "
+            f"received {spec.normalization!r}, which has no groups"
+        )
+    return spec
 
 
 def _nasnet_spec(section: ModelSection) -> NASNetSpec:
@@ -127,16 +135,32 @@ def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
 
 def _load(section: ModelSection, spec: NetworkSpec | NASNetSpec, model: keras.Model) -> None:
     """Loads the file of weights into a network."""
+    known, target = None, model
     if isinstance(spec, NetworkSpec):
+        known = spec
         target = transfer.backbone(model) if section.new_classifier else model
-        report = load_weights(target, section.weights, spec=spec)
-    else:
+    elif section.new_classifier:
         features = model.get_layer("relu").output  # the last, before pooling
-        target = EfficientNet(model.input, features) if section.new_classifier else model
-        report = load_weights(target, section.weights)
+        target = EfficientNet(model.input, features)
+    try:
+        report = load_weights(target, section.weights, spec=known)
+    except UsageError as error:
+        raise UsageError(_in_recipe_words(str(error))) from error
     if report is not None:
         _check_described(spec, report)
         print(report.summary())
+
+
+def _in_recipe_words(message: str) -> str:
+    """A message of `load_weights` that names keys in place of a constructor's arguments."""
+    advice = _ADVICE.search(message)
+    if advice is None:
+        return message
+    channels = re.search(r"input_shape=\(None, None, (\d)\)", advice[0])
+    keys = [f"data.channels: {channels[1]}"] if channels else []
+    if "include_top" in advice[0]:
+        keys.append("model.new_classifier: true")
+    return message.replace(advice[0], f"Set {' and '.join(keys)}.")
 
 
 def _check_described(spec: NetworkSpec | NASNetSpec, report: WeightReport) -> None:

@@ -16,6 +16,7 @@ from effnetv2_tf.training.sections import NonNegative, Positive, PositiveInt, Ra
 
 Share = Annotated[float, Field(gt=0, le=1)]
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
+AUTO_SPLIT = "auto"
 
 
 class AugmentationSection(Section):
@@ -43,14 +44,14 @@ class AugmentationSection(Section):
 class DataSection(Section):
     """Where images come from and how they are prepared.
 
-    `service` is the address of a tf.data service that makes the training batches, see
-    `data.service`.
+    `eval_split` `auto` is `validation` if the source has one, else `test`. `service` is the
+    address of a tf.data service that makes the training batches, see `data.service`.
     """
 
     source: str
     options: dict[str, Any] = Field(default_factory=dict)
     train_split: str = "train"
-    eval_split: str = "test"
+    eval_split: str = AUTO_SPLIT
     channels: Literal[1, 3] | None = None
     num_classes: Annotated[int, Field(ge=2)] | None = None
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)

@@ -24,7 +24,7 @@ from effnetv2_tf.training import build
 from effnetv2_tf.training.evaluation import Evaluation, evaluate
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.runs import OpenedRun
-from effnetv2_tf.training.schedule import MIN_IMAGE_SIZE, round_size
+from effnetv2_tf.training.schedule import MIN_IMAGE_SIZE
 
 STEPS_BELOW, STEPS_ABOVE = 2, 4
 WARM_UP_CALLS = 3
@@ -61,8 +61,7 @@ class SweepPoint:
 
 def training_size(recipe: Recipe) -> int:
     """Side in pixels of the last training stage; fine-tuning at the test size does not count."""
-    sizes = recipe.progressive.image_sizes or recipe.progressive.image_size
-    return round_size(sizes[-1], recipe.progressive.size_multiple)
+    return recipe.progressive.last_size
 
 
 def sizes_around(size: int, step: int = 32) -> list[int]:

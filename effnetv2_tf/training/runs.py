@@ -8,9 +8,10 @@ from pathlib import Path
 import keras
 
 from effnetv2_tf.data.sources import Source
-from effnetv2_tf.errors import UsageError
+from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
+from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
 from effnetv2_tf.training.state import load_for_inference
@@ -31,11 +32,12 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
 
     Args:
       model_dir: folder given to the training program.
-      checkpoint: `"last"`, `"best"`, or the path of a checkpoint file.
+      checkpoint: see `find_checkpoint`.
       raw: whether to take the raw weights rather than their averages.
 
     Raises:
-      UsageError: if the folder holds no run or no whole checkpoint.
+      UsageError: if the folder holds no run or no whole checkpoint, or the data has other
+        classes than the run.
     """
     path = model_dir / "recipe.yaml"
     if not path.is_file():
@@ -47,6 +49,7 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
     found = find_checkpoint(model_dir, checkpoint)
     build.set_precision(recipe)
     sources = build.open_sources(recipe)
+    check_class_names(sources.evaluation.info, recorded_class_names(found, model_dir))
     model = network_of(recipe, found)
     load_for_inference(model, found.arrays, found.path, raw=raw)
     return OpenedRun(recipe, found, model, sources.evaluation)
@@ -70,13 +73,38 @@ def network_of(recipe: Recipe, checkpoint: Checkpoint) -> keras.Model:
 
 
 def find_checkpoint(model_dir: Path, checkpoint: str = "last") -> Checkpoint:
-    """Reads the newest whole, the best or the named checkpoint of a run."""
+    """Reads the checkpoint of a run that is asked for, and no other in its place.
+
+    Args:
+      model_dir: folder of the run.
+      checkpoint: `"last"`, `"best"`, the name of a file in its `checkpoints` folder, or a path.
+
+    Raises:
+      UsageError: if there is no such checkpoint, or it is damaged.
+    """
     folder = CheckpointFolder(model_dir / "checkpoints")
+    if checkpoint == "last":
+        return _read_newest(folder)
     if checkpoint == "best":
         return read_checkpoint(folder.best)
-    if checkpoint != "last":
-        return read_checkpoint(Path(checkpoint))
-    latest = folder.latest()
-    if latest is None:
-        raise UsageError(f"{folder.folder}: expected a checkpoint, found none that is whole")
-    return latest
+    for path in (folder.folder / checkpoint, Path(checkpoint)):
+        if path.is_file():
+            return read_checkpoint(path)
+    names = [path.name for path in folder.by_step()]
+    hint = suggestion(checkpoint, ["last", "best", *names])
+    raise UsageError(
+        f"--checkpoint: expected last, best, the name of a file in {folder.folder} "
+        f"({', '.join(names) or 'there is none'}) or a path, received {checkpoint!r}{hint}"
+    )
+
+
+def _read_newest(folder: CheckpointFolder) -> Checkpoint:
+    saved = folder.by_step()
+    if not saved:
+        raise UsageError(f"--model_dir: {folder.folder} holds no checkpoint; train first")
+    try:
+        return read_checkpoint(saved[-1])
+    except UsageError as error:
+        if len(saved) < 2:
+            raise
+        raise UsageError(f"{error}; the one before: --checkpoint={saved[-2].name}") from error

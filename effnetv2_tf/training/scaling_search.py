@@ -27,6 +27,7 @@ from effnetv2_tf.training.isolated_run import LOG_NAME, train_isolated
 from effnetv2_tf.training.monitors import rows_to_csv
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import dump_recipe
+from effnetv2_tf.training.run_summary import git_revision, versions
 from effnetv2_tf.training.scaling_candidates import (
     Candidate,
     Result,
@@ -35,7 +36,6 @@ from effnetv2_tf.training.scaling_candidates import (
     results_in_order,
     waiting_result,
 )
-from effnetv2_tf.training.trainer import git_revision, versions
 
 SEARCH_NAME = "search.json"
 RESULT_NAME = "result.json"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import platform
-import subprocess
-import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from effnetv2_tf import __version__
 from effnetv2_tf.data.sources import TooManyBadRecords
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
 from effnetv2_tf.files import write_text
@@ -21,6 +19,7 @@ from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
 from effnetv2_tf.training.auxiliary import main_network
 from effnetv2_tf.training.checkpoints import CheckpointFolder
+from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
 from effnetv2_tf.training.distributed_validation import DistributedValidation
 from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Workers
 from effnetv2_tf.training.distribution import (
@@ -35,10 +34,12 @@ from effnetv2_tf.training.monitors import (
     SaveCheckpoints,
     StageAnnouncer,
     StopOnDivergence,
+    check_monitor,
 )
 from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe, read_tree
+from effnetv2_tf.training.run_summary import summarize
 from effnetv2_tf.training.state import TrainingState
 from effnetv2_tf.training.strategies import is_tpu
 
@@ -69,7 +70,8 @@ class Trainer:
     ) -> None:
         self.strategy = strategy or tf.distribute.get_strategy()
         self.workers = Workers(self.strategy)
-        self.recipe = recipe = adapt_to_devices(recipe, self.strategy)
+        recipe = build.with_evaluation_split(adapt_to_devices(recipe, self.strategy))
+        self.recipe = recipe
         self.model_dir = Path(model_dir)
         self.verbose = verbose if self.workers.is_chief else 0
         self._check_folder()
@@ -85,6 +87,7 @@ class Trainer:
             optimizer = build.build_optimizer(recipe, self.schedule, self.model)
             steps = steps_per_execution(recipe, self.schedule, self.strategy)
             build.compile_model(self.model, recipe, optimizer, steps)
+        check_monitor(recipe.checkpoints.monitor, self.model.get_metrics_result())
         self.network = main_network(self.model)  # that is for use afterwards
         self._make_callbacks()
 
@@ -107,12 +110,15 @@ class Trainer:
         first_epoch = self._resume()
         if first_epoch < self.schedule.epochs:
             try:
-                with self.stop.listening():
+                with self.stop.listening(), _quiet_validation():
                     self._fit(first_epoch)
             except RunStopped as stopped:
                 self._save_and_stop(stopped)
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(self._after_interrupt()) from interrupt
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
+                self._report_missing_records(error)
                 self._report_lost_worker(error)
                 raise TrainingFailure(
                     f"TensorFlow stopped the run after step {self.progressive.next_step}: "
@@ -130,6 +136,15 @@ class Trainer:
             f"Stopped by {stopped} after step {self.progressive.next_step}; a checkpoint is "
             "saved: run the same command again to go on"
         ) from stopped
+
+    def _after_interrupt(self) -> str:
+        """What to tell the user who pressed Ctrl-C, which may be in the middle of a step."""
+        saved = self.folder.by_step()
+        goes_on = f"goes on from {saved[-1].name}" if saved else "begins anew: none was saved"
+        return (
+            f"interrupted after step {max(self.progressive.next_step, 0)}; the same command "
+            f"{goes_on}; SIGTERM saves a checkpoint first"
+        )
 
     def _fit(self, first_epoch: int) -> None:
         self.model.fit(
@@ -172,9 +187,23 @@ class Trainer:
             except TooManyBadRecords as error:
                 raise TrainingFailure(f"data: {error}") from cause
 
+    def _report_missing_records(self, cause: tf.errors.OpError) -> None:
+        """Raises a one-line UsageError if the training data ended before it should."""
+        if "was expected to contain" in (cause.message or ""):  # of assert_cardinality
+            raise UsageError(
+                "data.options.num_examples: expected the number of records in "
+                f"{self.sources.train.info.name}, received {self.sources.train.info.num_examples}, "
+                "which is more; leave it out to have them counted"
+            ) from cause
+
     def _check_folder(self) -> None:
-        """Refuses a folder that holds a run of another recipe."""
+        """Refuses a folder that holds a run of another recipe, or of one that is not known."""
         path = self.model_dir / "recipe.yaml"
+        if not path.is_file() and CheckpointFolder(self.model_dir / "checkpoints").by_step():
+            raise UsageError(
+                f"--model_dir: {self.model_dir} has checkpoints but no recipe.yaml, which would "
+                "tell what they are of; put it back, or choose another folder"
+            )
         changed = _changed_keys(self.recipe, path) if path.is_file() else []
         if changed:
             raise UsageError(
@@ -210,6 +239,7 @@ class Trainer:
             every_steps=recipe.checkpoints.every_steps,
             monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
             mode=recipe.checkpoints.mode,
+            class_names=self.sources.train.info.class_names,
         )
         # Machines that are taken away say so many seconds before.
         every_batches = 1 if self.workers.count == 1 else 8
@@ -241,7 +271,9 @@ class Trainer:
         found = checkpoint.step if checkpoint else 0
         self.workers.check_same_step(found, self.folder.folder)
         if checkpoint is None:
+            self._check_nothing_is_lost()
             return 0
+        check_class_names(self.sources.train.info, recorded_class_names(checkpoint, self.model_dir))
         self.saver.resume(checkpoint)
         if len(self.records.rows) == self.schedule.epochs:
             print(f"{self.model_dir}: training is complete ({checkpoint.step} steps)")
@@ -257,6 +289,15 @@ class Trainer:
         )
         return position.epoch
 
+    def _check_nothing_is_lost(self) -> None:
+        """Refuses to begin anew in place of a run whose checkpoints are all damaged."""
+        damaged = self.folder.by_step()
+        if damaged:
+            raise UsageError(
+                f"--model_dir: expected a whole checkpoint in {self.folder.folder}, received "
+                f"{len(damaged)} damaged; remove them to train from the beginning"
+            )
+
     def _validation_epochs(self) -> list[int]:
         """Numbers from 1 of the epochs after which the network is evaluated."""
         every, last = self.recipe.training.evaluate_every_epochs, self.schedule.epochs
@@ -264,7 +305,14 @@ class Trainer:
         return sorted({*range(every, last + 1, every), *ends})
 
     def _finish(self) -> dict[str, Any]:
-        summary = self._summary()
+        summary = summarize(
+            self.recipe,
+            self.network,
+            self.sources,
+            self.schedule,
+            self.records.rows,
+            self.saver.best,
+        )
         if self.workers.is_chief:
             self._write_artefacts(summary)
         self.workers.wait()
@@ -287,84 +335,17 @@ class Trainer:
         network.save(temporary)
         temporary.replace(self.model_dir / "model.keras")
 
-    def _summary(self) -> dict[str, Any]:
-        rows, sources = self.records.rows, self.sources
-        last = rows[-1]
-        seconds = sum(row["train_seconds"] for row in rows)
-        images = sum(row["images_per_second"] * row["train_seconds"] for row in rows)
-        return {
-            "recipe": self.recipe.name,
-            "network": self.recipe.model.name,
-            "parameters": int(self.network.count_params()),
-            "accuracy": last.get("val_accuracy"),
-            "top_5_accuracy": last.get("val_top_5_accuracy"),
-            "loss": last.get("val_loss"),
-            "best": self.saver.best,
-            "evaluated_on": sources.evaluation.info.name,
-            "evaluation_images": sources.evaluation.info.num_examples,
-            "evaluation_size": build.evaluation_size(self.recipe),
-            "class_names": list(sources.train.info.class_names),
-            "steps": int(last["step"]),
-            "train_seconds": round(seconds, 2),
-            "images_per_second": round(images / max(seconds, 1e-9), 2),
-            "stages": self._stage_summaries(),
-            "bad_records": {
-                "train": _bad_records(sources.train),
-                "evaluation": _bad_records(sources.evaluation),
-            },
-            "seed": self.recipe.seed,
-            "precision": self.recipe.training.precision,
-            "versions": versions(),
-            "git_revision": git_revision(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
 
-    def _stage_summaries(self) -> list[dict[str, Any]]:
-        summaries = []
-        for stage in self.schedule.stages:
-            rows = [
-                r for r in self.records.rows if stage.first_epoch < r["epoch"] <= stage.last_epoch
-            ]
-            summaries.append(
-                {
-                    "stage": stage.index,
-                    "image_size": stage.image_size,
-                    "epochs": stage.epochs,
-                    "train_seconds": round(sum(row["train_seconds"] for row in rows), 2),
-                }
-            )
-        return summaries
+@contextlib.contextmanager
+def _quiet_validation() -> Iterator[None]:
+    """Keeps back Keras's warning that validation data has come to its end.
 
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    return {
-        "effnetv2_tf": __version__,
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, or None."""
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def _bad_records(source: Any) -> dict[str, Any]:
-    return {"count": source.bad_records.count, "names": list(source.bad_records.names())}
+    How many batches there are is unknown where bad images are left out; Keras 3 takes the end
+    of the first validation for a mistake. The training data's number of steps is always known.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        yield
 
 
 def _changed_keys(recipe: Recipe, path: Path) -> list[str]:

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_tf.training.recipe import Recipe
+from effnetv2_tf.training.recipe_files import parse_recipe
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
 
 
@@ -109,6 +111,55 @@ def moving(**ends) -> dict:
         "start": Regularization(**{name: pair[0] for name, pair in ends.items()}),
         "end": Regularization(**{name: pair[1] for name, pair in ends.items()}),
     }
+
+
+def write_image_classes(folder, names, count=4):
+    """A sub-folder of PNG files for every class; returns the folder."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            picture = np.full((8, 8, 3), (40 * number + 5 * len(name)) % 256, np.uint8)
+            path = folder / name / f"{number}.png"
+            path.write_bytes(tf.io.encode_png(picture).numpy())
+    return folder
+
+
+def small_recipe(data, **sections) -> Recipe:
+    """One epoch of a network with one block at 8 px; sections as a recipe's."""
+    return parse_recipe(
+        {
+            "name": "small",
+            "model": {
+                "name": "efficientnetv2-b0",
+                "stem_filters": 8,
+                "head_filters": 8,
+                "stages": [{"block": "fused", "expansion": 1, "filters": 8, "repeats": 1}],
+                **sections.pop("model", {}),
+            },
+            "data": {
+                "augmentation": {"crop": "none", "policy": "none"},
+                "eval_crop": "none",
+                **data,
+            },
+            "training": {"epochs": 1, "batch_size": 4, **sections.pop("training", {})},
+            "progressive": {
+                "stages": 1,
+                "image_size": [8, 8],
+                **sections.pop("progressive", {}),
+            },
+            **sections,
+        }
+    )
+
+
+@pytest.fixture
+def write_classes():
+    return write_image_classes
+
+
+@pytest.fixture
+def make_recipe():
+    return small_recipe
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from effnetv2_tf.data.sources.arrays import ArraySource
@@ -15,13 +15,21 @@ from effnetv2_tf.data.sources.base import (
     SourceInfo,
     check_choice,
 )
-from effnetv2_tf.data.sources.digits import DigitsSource
-from effnetv2_tf.data.sources.fashion_mnist import FashionMnistSource
-from effnetv2_tf.data.sources.image_folder import ImageFolderSource, open_image_folder
+from effnetv2_tf.data.sources.digits import DigitsSource, digits_splits
+from effnetv2_tf.data.sources.fashion_mnist import FashionMnistSource, fashion_mnist_splits
+from effnetv2_tf.data.sources.image_folder import (
+    ImageFolderSource,
+    image_folder_splits,
+    open_image_folder,
+)
 from effnetv2_tf.data.sources.option_types import check_types
 from effnetv2_tf.data.sources.records import RecordSource
-from effnetv2_tf.data.sources.tfds import TFDSSource
-from effnetv2_tf.data.sources.tfrecord import TFRecordSource, read_class_names
+from effnetv2_tf.data.sources.tfds import TFDSSource, tfds_splits
+from effnetv2_tf.data.sources.tfrecord import (
+    TFRecordSource,
+    read_class_names,
+    tfrecord_splits,
+)
 from effnetv2_tf.data.sources.validity import is_valid_image
 
 KINDS: dict[str, Callable[..., Source]] = {
@@ -30,6 +38,13 @@ KINDS: dict[str, Callable[..., Source]] = {
     "image_folder": open_image_folder,
     "tfrecord": TFRecordSource,
     "tfds": TFDSSource,
+}
+_SPLITS: dict[str, Callable[..., tuple[str, ...]]] = {
+    "digits": digits_splits,
+    "fashion_mnist": fashion_mnist_splits,
+    "image_folder": image_folder_splits,
+    "tfrecord": tfrecord_splits,
+    "tfds": tfds_splits,
 }
 
 
@@ -46,13 +61,31 @@ def open_source(kind: str, split: str, **options: Any) -> Source:
         DataError: on an unknown kind, an unknown or missing option, one of another type than the
             kind says, or what the kind raises.
     """
+    _check_options(kind, options)
+    return KINDS[kind](split=split, **options)
+
+
+def split_names(kind: str, **options: Any) -> tuple[str, ...]:
+    """The splits that a source has; no image is looked at.
+
+    Args:
+        kind: one of `KINDS`.
+        **options: as for `open_source`.
+
+    Raises:
+        DataError: as `open_source`.
+    """
+    _check_options(kind, options)
+    return _SPLITS[kind](**options)
+
+
+def _check_options(kind: str, options: Mapping[str, Any]) -> None:
     check_choice("kind of source", kind, KINDS)
-    factory = KINDS[kind]
-    parameters = inspect.signature(factory).parameters
+    parameters = inspect.signature(KINDS[kind]).parameters
     known = [name for name in parameters if name != "split"]
     for name in options:
         check_choice("option", name, known, path=kind)
-    check_types(kind, factory, options)
+    check_types(kind, KINDS[kind], options)
     for name in known:
         if parameters[name].default is inspect.Parameter.empty and name not in options:
             raise DataError(
@@ -61,7 +94,6 @@ def open_source(kind: str, split: str, **options: Any) -> Source:
                 received=", ".join(options) or "no options",
                 path=kind,
             )
-    return factory(split=split, **options)
 
 
 __all__ = [
@@ -83,4 +115,5 @@ __all__ = [
     "open_image_folder",
     "open_source",
     "read_class_names",
+    "split_names",
 ]

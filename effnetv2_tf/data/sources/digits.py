@@ -37,6 +37,11 @@ class DigitsSource(ArraySource):
         )
 
 
+def digits_splits() -> tuple[str, ...]:
+    """Names of the splits."""
+    return SPLITS
+
+
 def _load() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits  # only here: importing it takes a second
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,11 @@ class FashionMnistSource(ArraySource):
                 )
             images, labels = images[:train_examples], labels[:train_examples]
         super().__init__(images, labels, CLASS_NAMES, f"fashion_mnist/{split}", shard=shard)
+
+
+def fashion_mnist_splits(validation_examples: int = 0, **others: Any) -> tuple[str, ...]:
+    """Names of the splits for these options of `FashionMnistSource`."""
+    return SPLITS if validation_examples else ("train", "test")
 
 
 def _training_part(split: str, num_images: int, validation_examples: int) -> slice:

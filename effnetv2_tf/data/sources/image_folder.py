@@ -152,6 +152,19 @@ def open_image_folder(
     )
 
 
+def image_folder_splits(
+    directory: str | Path | None = None,
+    *,
+    csv: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    validation_share: float = 0.1,
+    split_seed: int = 0,
+    **others: Any,
+) -> tuple[str, ...]:
+    """Names of the splits for these options of `open_image_folder`."""
+    return tuple(_plan_splits(directory, csv, class_names, validation_share, split_seed))
+
+
 def _plan_splits(
     directory: str | Path | None,
     csv: str | Path | None,

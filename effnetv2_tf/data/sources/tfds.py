@@ -84,6 +84,14 @@ class TFDSSource(RecordSource):
         }
 
 
+def tfds_splits(
+    name: str, data_dir: str | Path | None = None, *, download: bool = True, **others: Any
+) -> tuple[str, ...]:
+    """Names of the data set's splits; they need its preparation."""
+    builder = _open_builder(_import_tfds(), name, data_dir, download)
+    return tuple(builder.info.splits)
+
+
 def _import_tfds() -> ModuleType:
     try:
         return importlib.import_module("tensorflow_datasets")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from effnetv2_tf.data.sources.bad_records import BadRecords
-from effnetv2_tf.data.sources.base import DataError, Example, SourceInfo
+from effnetv2_tf.data.sources.base import DataError, Example, Integer, SourceInfo
 from effnetv2_tf.data.sources.records import RecordFile, RecordSource
 from effnetv2_tf.data.sources.tfrecord_files import (
     check_keys,
@@ -19,6 +21,7 @@ from effnetv2_tf.data.sources.tfrecord_files import (
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"
 TEXT_KEY = "image/class/text"
+USUAL_SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
 NOT_AN_EXAMPLE = "not a tf.train.Example"
 LONGEST_VARINT = 10  # bytes
@@ -47,7 +50,8 @@ class TFRecordSource(RecordSource):
         multi_label: whether a record has any number of labels; then "label" is a vector.
         class_names: one name per class; by default the ids as text. See `read_class_names`.
         channels: 1 (grayscale) or 3 (RGB): what the images are to be decoded to.
-        num_examples: number of records in the files if known, which saves counting them.
+        num_examples: number of records in the files if known, which saves counting them. If there
+            are fewer, reading an epoch to its end raises TensorFlow's FailedPreconditionError.
         shuffle_buffer: records in the shuffle buffer, see `RecordSource`.
         shard: (index, count) of this worker, see `Source`.
         max_bad_share: largest accepted share of bad records.
@@ -80,6 +84,7 @@ class TFRecordSource(RecordSource):
                 path=files,
             )
         paths = find_files(files, split)
+        self._is_counted = num_examples is None
         bad_records = BadRecords(max_bad_share)
         if num_examples is None:
             parts, num_examples = _count(paths, bad_records)
@@ -101,6 +106,16 @@ class TFRecordSource(RecordSource):
             parts, info, shuffle_buffer=shuffle_buffer, bad_records=bad_records, shard=shard
         )
         self.label_offset = label_offset
+
+    def epoch(
+        self, epoch: Integer, *, seed: Integer, start: Integer = 0, shuffle: bool
+    ) -> tf.data.Dataset:
+        examples = super().epoch(epoch, seed=seed, start=start, shuffle=shuffle)
+        if self._is_counted:
+            return examples
+        # Else a number that is too large would end epochs early, and nobody would know.
+        left = self.shard_examples - tf.cast(start, tf.int64)
+        return examples.take(left).apply(tf.data.experimental.assert_cardinality(left))
 
     def parse(self, record: tf.Tensor, name: tf.Tensor) -> Example:
         framed = is_framed_example(record)
@@ -132,6 +147,17 @@ class TFRecordSource(RecordSource):
         if not self.info.multi_label:
             fault = tf.where(tf.size(labels) == 1, fault, "not exactly one label")
         return tf.where(tf.equal(image, ""), "no image", fault)
+
+
+def tfrecord_splits(files: str | Sequence[str], **others: Any) -> tuple[str, ...]:
+    """Names of the usual splits that have files of their own."""
+    found: dict[str, list[str]] = {}
+    for split in USUAL_SPLITS:
+        with contextlib.suppress(DataError):  # no files: no such split
+            paths = find_files(files, split)
+            if paths not in found.values():  # a pattern without {split} has the same for all
+                found[split] = paths
+    return tuple(found)
 
 
 def is_framed_example(record: tf.Tensor) -> tf.Tensor:

@@ -2,11 +2,25 @@
 
 import pytest
 
-from effnetv2_tf.data.sources import KINDS, DataError, DigitsSource, open_source
+from effnetv2_tf.data.sources import (
+    _SPLITS,
+    KINDS,
+    DataError,
+    DigitsSource,
+    open_source,
+    split_names,
+)
 
 
 def test_kinds():
     assert set(KINDS) == {"digits", "fashion_mnist", "image_folder", "tfrecord", "tfds"}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_names_its_splits(kind):
+    with pytest.raises(DataError, match=f"{kind}: unknown option"):
+        split_names(kind, no_option=1)
+    assert set(_SPLITS) == set(KINDS)
 
 
 @pytest.mark.parametrize("shard", [(1, 2), [1, 2]])
