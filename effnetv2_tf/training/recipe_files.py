@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.training.recipe import Recipe
 
-# ValueError: of values that look like a date or a number and are none, as 2020-13-45.
-_YAML_ERRORS = (yaml.YAMLError, ValueError)
+# PyYAML lets through what Python says of values that look like a date or a number and are none,
+# as 2020-13-45 or !!int "", and of lists in lists without end.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, IndexError, AttributeError, RecursionError)
 _WITH_EXPONENT = re.compile(r"\d+(\.\d*)?[eE]\+?\d")
 SectionType = TypeVar("SectionType", bound=BaseModel)
 

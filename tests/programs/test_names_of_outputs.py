@@ -23,7 +23,7 @@ import pytest
 def test_one_line_and_2(arguments, message):
     program, *options = arguments
     command = [sys.executable, "-X", "importtime", "-m", f"effnetv2_tf.{program}", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     (error,) = re.findall("^error: .*", done.stderr, re.MULTILINE)
