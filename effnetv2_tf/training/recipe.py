@@ -203,7 +203,11 @@ class ReducedResolutionSection(Section):
 
 
 class CheckpointSection(Section):
-    """When to save, and what to keep."""
+    """When to save, and what to keep.
+
+    `mode` says whether the best value of `monitor` is the largest or the smallest; where it does
+    not, the smallest of a loss and the largest of anything else.
+    """
 
     every_epochs: PositiveInt = 1
     every_steps: PositiveInt | None = None
@@ -211,6 +215,13 @@ class CheckpointSection(Section):
     keep_best: bool = True
     monitor: str = "val_accuracy"
     mode: Literal["max", "min"] = "max"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _less_loss_is_better(cls, values: Any) -> Any:
+        if isinstance(values, dict) and str(values.get("monitor", "")).endswith("loss"):
+            return {"mode": "min", **values}
+        return values
 
 
 _NO_TEST_SIZE = (

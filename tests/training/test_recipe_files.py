@@ -281,3 +281,16 @@ def test_more_images_in_a_batch_than_there_are(tmp_path):
     recipe = load_recipe(_recipe_file(tmp_path), ["training.batch_size=5000"])
     with pytest.raises(UsageError, match=r"progressive: `batch_size`.*\(1437\).*5000"):
         build.build_schedule(recipe, 1437)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mode"),
+    [
+        ([], "max"),
+        (["checkpoints.monitor=val_top_5_accuracy"], "max"),
+        (["checkpoints.monitor=val_loss"], "min"),
+        (["checkpoints.monitor=val_loss", "checkpoints.mode=max"], "max"),
+    ],
+)
+def test_the_best_loss_is_the_smallest(tmp_path, overrides, mode):
+    assert load_recipe(_recipe_file(tmp_path), overrides).checkpoints.mode == mode
