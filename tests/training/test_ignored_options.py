@@ -41,13 +41,12 @@ def test_monitors_that_are_logged(make_recipe, tmp_path, monitor):
     assert (tmp_path / "run" / "checkpoints" / "best.npz").is_file()
 
 
-@pytest.mark.parametrize("number", [10, -1])
-def test_weights_of_classes_that_are_not_there(make_recipe, number):
-    recipe = make_recipe(DIGITS, training={"class_weights": {3: 0.5, number: 2.0}})
+def test_weights_of_classes_that_are_not_there(make_recipe):
+    recipe = make_recipe(DIGITS, training={"class_weights": {3: 0.5, 10: 2.0}})
     with pytest.raises(UsageError) as caught:
         build.build_training_pipeline(recipe, build.open_split(recipe, "train"))
     assert str(caught.value) == (
-        f"training.class_weights: expected ids of classes, 0 to 9, received {number}"
+        "training.class_weights: expected ids of classes, 0 to 9, received 10"
     )
 
 

@@ -141,6 +141,7 @@ WRONG = [
     ("model.preprocessing={mean: [1, 2], std: [1, 2]}", ["model.preprocessing: ", "1 or 3 num"]),
     ("model.preprocessing={mean: [], std: []}", ["model.preprocessing: ", "1 or 3 numbers"]),
     ("training.class_weights={a: 2}", ["training.class_weights: expected balanced, or", "'a': 2"]),
+    ("training.class_weights={-1: 2}", ["training.class_weights: ", "class numbers", "{-1: 2}"]),
     ("training.class_weights={0: -1}", ["training.class_weights: ", "from 0 up", "{0: -1}"]),
     ("training.class_weights=balanc", ["training.class_weights: expected balanced", "'balanc'"]),
 ]
