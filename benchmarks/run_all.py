@@ -212,7 +212,7 @@ def main() -> None:
     Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)
     for name in () if _RENDER_ONLY.value else _ROWS.value:
         known = read_result(name) or {"failed": "not run"}
-        fresh = "failed" not in known and known["arguments"] == arguments_of(name)
+        fresh = "failed" not in known and known.get("arguments") == arguments_of(name)
         if fresh and not _AGAIN.value:
             print(f"{name}: has a result from {known['date']}")
             continue
