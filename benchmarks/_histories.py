@@ -12,6 +12,8 @@ from _measure import Comparison, Target
 
 from effnetv2_tf.errors import UsageError
 
+_ROUNDING = 1e-6  # accuracies are float32: far less than one image
+
 
 class Point(NamedTuple):
     """An evaluated epoch: seconds of training since the beginning, held-out accuracy."""
@@ -40,7 +42,8 @@ def read_points(path: Path) -> list[Point]:
 
 def seconds_to(points: Sequence[Point], accuracy: float) -> float | None:
     """Of training until an accuracy is reached for the first time; None if it never is."""
-    return next((point.seconds for point in points if point.accuracy >= accuracy), None)
+    least = accuracy - _ROUNDING
+    return next((point.seconds for point in points if point.accuracy >= least), None)
 
 
 def compare(

@@ -109,6 +109,7 @@ def test_time_to_the_same_accuracy(tmp_path):
     assert points == [(20.0, 0.8), (40.0, 0.9), (60.0, 0.89)]
     assert seconds_to(points, 0.85) == 40.0
     assert seconds_to(points, 0.95) is None
+    assert seconds_to([Point(5.0, 0.9319999814)], 0.9330000281 - 0.001) == 5.0  # float32
     quick = [Point(10.0, 0.85), Point(21.0, 0.9)]
     first, second = compare(quick, points, tolerance=0.001)
     assert (first.ours, first.theirs, first.verdict) == ([21.0], [40.0], "reached")
