@@ -11,7 +11,8 @@ from effnetv2_tf.data.augment import batch_crops, crop_windows
 from effnetv2_tf.data.augmentation import Augmentation
 from effnetv2_tf.data.sources import Source
 
-LARGEST_SIDE = 64  # pixels; beyond, resizing by matrix products takes longer than what it saves
+# Pixels. The products' work grows with the cube of a side, that of plain resizing with its square.
+LARGEST_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -29,27 +30,29 @@ class SmallImages:
     @classmethod
     def of(cls, source: Source, augmentation: Augmentation, image_size: int) -> SmallImages | None:
         """None where images have to be cropped one by one."""
-        sides = (*(source.image_size or [LARGEST_SIDE + 1]), image_size)
-        is_cropped = augmentation.crop in ("random_resized", "pad")
-        if max(sides) > LARGEST_SIDE or not is_cropped or augmentation.interpolation != "bilinear":
+        if source.image_size is None or max(*source.image_size, image_size) > LARGEST_SIDE:
             return None
-        return cls(augmentation, image_size)
+        if augmentation.crop not in ("random_resized", "pad"):
+            return None
+        return cls(augmentation, image_size) if augmentation.interpolation == "bilinear" else None
+
+    @property
+    def _padding(self) -> int:
+        return self.augmentation.padding(self.image_size)
 
     def draw(self, crop_seed: tf.Tensor, flip_seed: tf.Tensor) -> Any:
         """The numbers that decide an image's crop, and whether it is mirrored."""
+        flip = crop_windows.draw_flip(flip_seed) if self.augmentation.flip else tf.constant(False)
         if self.augmentation.crop == "pad":
-            padding = self.augmentation.padding(self.image_size)
-            return crop_windows.draw_shift(crop_seed, padding), self._draw_flip(flip_seed)
-        return crop_windows.draw_window(crop_seed), self._draw_flip(flip_seed)
-
-    def _draw_flip(self, seed: tf.Tensor) -> tf.Tensor:
-        return crop_windows.draw_flip(seed) if self.augmentation.flip else tf.constant(False)
+            return crop_windows.draw_shift(crop_seed, self._padding), flip
+        return crop_windows.draw_window(crop_seed), flip
 
     def crop(self, images: tf.Tensor, draws: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
         """uint8 [B, H, W, C] and what was drawn for them to uint8 [B, size, size, C]."""
         if self.augmentation.crop == "pad":
-            padding = self.augmentation.padding(self.image_size)
-            return batch_crops.pad_and_random_crops(images, self.image_size, padding, draws, flips)
+            return batch_crops.pad_and_random_crops(
+                images, self.image_size, self._padding, draws, flips
+            )
         return batch_crops.random_crops_and_resize(
             images,
             self.image_size,

@@ -83,6 +83,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self._iterator: Iterator | None = None
         self._keras_function: Any = None
         self._logs: Any = None
+        self._step_on_begin: int | None = None
         self._step_is_ours = False
         self._static_size: int | None = None  # of the last trace
 
@@ -118,7 +119,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self.stage = None
         self._logs = None
         self._check_steps()
-        self._step_on_begin: int | None = None
+        self._step_on_begin = None
         self.next_step = -1
         self._install()
 
@@ -229,7 +230,8 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
                 self.model.train_function = self._keras_function
                 return self._keras_function(iterator)
             self._step_is_ours = False
-            self._check_weights(iterator)
+            if self._logs is None:  # the first step of this `fit`
+                self._check_weights(iterator)
             if self.next_step >= self.epoch_end_step:
                 return self._logs or self._with_stage(self.model.get_metrics_result())
             logs = run_steps(self._iterator)

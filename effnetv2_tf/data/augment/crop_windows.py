@@ -58,6 +58,7 @@ def sample_crop_window(
     _require_range("area_range", area_range, high=1.0)
     _require_range("aspect_ratio_range", aspect_ratio_range, high=math.inf)
     require_integer("sample_crop_window", "attempts", attempts, low=1)
+    # Heights and widths together: on one image, the number of operations is what costs time.
     image_size = tf.stack([tf.cast(image_height, tf.int32), tf.cast(image_width, tf.int32)])
     return place_window(image_size, draw_window(seed, attempts), area_range, aspect_ratio_range)
 
@@ -81,7 +82,6 @@ def place_window(
     Returns:
       (y, x, height, width), int32 scalars or [images].
     """
-    # Heights and widths together: on one image, the number of operations is what costs time.
     attempts = draws.shape[-1] // 2 - 1
     area_draws, ratio_draws, place_draws = tf.split(draws, [attempts, attempts, 2], axis=-1)
     sizes = _draw_sizes(image_size, area_draws, ratio_draws, area_range, aspect_ratio_range)
