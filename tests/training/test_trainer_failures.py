@@ -9,36 +9,24 @@ import tensorflow as tf
 from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.training.build import open_sources
 from effnetv2_tf.training.checkpoints import CheckpointFolder
-from effnetv2_tf.training.recipe_files import parse_recipe
 from effnetv2_tf.training.trainer import Trainer
 
 STEPS_PER_EPOCH = 1437 // 128
 
 
-def _recipe(data=None, **sections):
-    return parse_recipe(
-        {
-            "name": "failing",
-            "model": {
-                "name": "efficientnetv2-b0",
-                "stem_filters": 8,
-                "head_filters": 8,
-                "stages": [{"block": "fused", "expansion": 1, "filters": 8, "repeats": 1}],
-            },
-            "data": {
-                "augmentation": {"crop": "none", "policy": "none"},
-                "eval_crop": "none",
-                **(data or {"source": "digits"}),
-            },
-            "training": {"epochs": 1, "batch_size": 128, **sections.pop("training", {})},
-            "progressive": {"stages": 1, "image_size": [8, 8]},
-            **sections,
-        }
-    )
+@pytest.fixture
+def recipe_of(make_recipe):
+    """Recipes on digits, if nothing else is said, with batches of 128."""
+
+    def recipe(data=None, training=(), **sections):
+        training = {"batch_size": 128, **dict(training)}
+        return make_recipe(data or {"source": "digits"}, training=training, **sections)
+
+    return recipe
 
 
-def test_an_absurd_learning_rate_names_the_steps(tmp_path):
-    recipe = _recipe(learning_rate={"per_256": 1e30, "warmup_epochs": 0})
+def test_an_absurd_learning_rate_names_the_steps(recipe_of, tmp_path):
+    recipe = recipe_of(learning_rate={"per_256": 1e30, "warmup_epochs": 0})
     with pytest.raises(TrainingFailure) as caught:
         Trainer(recipe, tmp_path / "run", verbose=0).run()
     match = re.fullmatch(
@@ -76,8 +64,8 @@ def _record_data(folder, bad, share):
     }
 
 
-def test_too_many_bad_records_end_a_run(tmp_path):
-    recipe = _recipe(_record_data(tmp_path, (2, 5), 0.1), training={"batch_size": 5})
+def test_too_many_bad_records_end_a_run(recipe_of, tmp_path):
+    recipe = recipe_of(_record_data(tmp_path, (2, 5), 0.1), training={"batch_size": 5})
     with pytest.raises(
         TrainingFailure, match=r"data: .* of 10 records are bad, .*10.00%"
     ) as caught:
@@ -85,8 +73,8 @@ def test_too_many_bad_records_end_a_run(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_an_image_that_cannot_be_decoded_is_said(tmp_path):
-    recipe = _recipe(_record_data(tmp_path, (), 0.1), training={"batch_size": 5})
+def test_an_image_that_cannot_be_decoded_is_said(recipe_of, tmp_path):
+    recipe = recipe_of(_record_data(tmp_path, (), 0.1), training={"batch_size": 5})
     no_jpeg = b"\xff\xd8\xff\xe0" + bytes(range(1, 200)) + b"\xff\xd9"
     _records(tmp_path / "train-0", (2,), no_jpeg)
     with pytest.raises(TrainingFailure, match=r"after step \d+: .*Invalid JPEG data[^.]*; c") as e:
@@ -94,8 +82,8 @@ def test_an_image_that_cannot_be_decoded_is_said(tmp_path):
     assert "\n" not in str(e.value)
 
 
-def test_a_few_bad_records_are_counted_in_the_summary(tmp_path):
-    recipe = _recipe(_record_data(tmp_path, (2, 5), 0.2), training={"batch_size": 5})
+def test_a_few_bad_records_are_counted_in_the_summary(recipe_of, tmp_path):
+    recipe = recipe_of(_record_data(tmp_path, (2, 5), 0.2), training={"batch_size": 5})
     summary = Trainer(recipe, tmp_path / "run", verbose=0).run()
     assert summary["bad_records"]["train"]["count"] == 2
     assert len(summary["bad_records"]["train"]["names"]) == 2
@@ -112,10 +100,10 @@ def _folder_data(folder, bad, **changes):
     return {"source": "image_folder", "options": options, "eval_split": "validation", **changes}
 
 
-def test_the_share_of_bad_files_is_the_recipes(tmp_path):
+def test_the_share_of_bad_files_is_the_recipes(recipe_of, tmp_path):
     with pytest.raises(UsageError, match=r"data: .*records are bad, expected at most 1.00%"):
-        open_sources(_recipe(_folder_data(tmp_path, bad=(3,))))
-    accepted = open_sources(_recipe(_folder_data(tmp_path, bad=(3,), max_bad_share=0.9)))
+        open_sources(recipe_of(_folder_data(tmp_path, bad=(3,))))
+    accepted = open_sources(recipe_of(_folder_data(tmp_path, bad=(3,), max_bad_share=0.9)))
     assert accepted.train.bad_records.count + accepted.evaluation.bad_records.count == 1
 
 
@@ -127,10 +115,10 @@ def test_the_share_of_bad_files_is_the_recipes(tmp_path):
         (b"name: a\nmodel: [1\n", r"recipe.yaml, line \d: not valid YAML"),
     ],
 )
-def test_a_folder_with_a_damaged_recipe(tmp_path, content, message):
+def test_a_folder_with_a_damaged_recipe(recipe_of, tmp_path, content, message):
     (tmp_path / "recipe.yaml").write_bytes(content)
     with pytest.raises(UsageError, match=message) as caught:
-        Trainer(_recipe(), tmp_path, verbose=0)
+        Trainer(recipe_of(), tmp_path, verbose=0)
     assert "\n" not in str(caught.value)
 
 
@@ -148,22 +136,22 @@ def test_a_folder_with_a_damaged_recipe(tmp_path, content, message):
         ),
     ],
 )
-def test_data_that_cannot_be_used(data, message):
+def test_data_that_cannot_be_used(recipe_of, data, message):
     with pytest.raises(UsageError, match=message) as caught:
-        open_sources(_recipe(data))
+        open_sources(recipe_of(data))
     assert "\n" not in str(caught.value)
 
 
-def test_an_impossible_share_of_bad_files(tmp_path):
+def test_an_impossible_share_of_bad_files(recipe_of, tmp_path):
     data = _folder_data(tmp_path, bad=())
     data["options"]["max_bad_share"] = 7
     message = r"data\.options: max_share: expected a share in .*, received 7; max_bad_share=0.01"
     with pytest.raises(UsageError, match=message):
-        open_sources(_recipe(data))
+        open_sources(recipe_of(data))
 
 
-def test_weights_that_are_no_file(tmp_path):
-    recipe = _recipe()
+def test_weights_that_are_no_file(recipe_of, tmp_path):
+    recipe = recipe_of()
     recipe = recipe.model_copy(
         update={"model": recipe.model.model_copy(update={"weights": "none.weights.h5"})}
     )
