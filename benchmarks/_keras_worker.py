@@ -23,7 +23,6 @@ def first_step(
     library: str, model: str, image_size: int, batch_size: int, recompute: bool = False
 ) -> None:
     """Imports, builds and makes one training step in `fit`; ours may recompute its norms."""
-    programs.import_tensorflow()
     find_constructor(library, model)
     _state["after_import"] = peak_megabytes()
     _state["model"] = build(library, model, image_size)

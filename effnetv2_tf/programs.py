@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
+from effnetv2_tf.garbage import collection_paused
 
 # Of the flag --checkpoint, wherever a run is opened; see `training.runs.find_checkpoint`.
 CHECKPOINT_HELP = "Of the run: last, best, the name of a file in its checkpoints folder, or a path."
@@ -32,12 +34,19 @@ def prepare_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+@collection_paused()
 def import_tensorflow() -> None:
     """Imports TensorFlow and looks for devices, without the notes that both print.
 
     They go to the standard error stream from C++ code before any log level holds. If
-    something fails, they are printed after all.
+    something fails, they are printed after all. What was imported is left out of all later
+    searches for garbage.
     """
+    _import_quietly()
+    gc.freeze()
+
+
+def _import_quietly() -> None:
     if absl_logging.get_verbosity() >= absl_logging.DEBUG:
         import tensorflow as tf
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.garbage import collection_paused
 from effnetv2_tf.models.layers import InputNormalization
 
 _WARNING = (
@@ -39,8 +40,13 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
             x = self.watch_first_batch(x)
         else:
             self.check_input_range(x)
-        self._build_optimizer()
+        with collection_paused():
+            self._build_optimizer()
         return super().fit(x, *args, **kwargs)
+
+    @collection_paused()  # while the step is traced
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        return super().train_step(*args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         self.check_input_range(x)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from effnetv2_tf.garbage import collection_paused
 from effnetv2_tf.models import scaling
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import (
@@ -24,6 +25,7 @@ from effnetv2_tf.models.specs import NetworkSpec
 POOLINGS = (None, "avg", "max")
 
 
+@collection_paused()
 def build_network(
     spec: NetworkSpec,
     *,

@@ -70,6 +70,8 @@ class CoupledL2:
         if getattr(self, "_summed_over_replicas", False):
             self._summed_over_replicas = False
             return grads_and_vars
+        if not tf.distribute.has_strategy():  # a sum of one would be an operation for each
+            return grads_and_vars
         return super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
 
     def get_config(self) -> dict:

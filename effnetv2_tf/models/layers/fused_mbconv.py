@@ -56,5 +56,5 @@ class FusedMBConv(ResidualBlock):
             x = self.project(x)  # (b, h / stride, w / stride, filters)
             x = self.project_norm(x, training=training)
         if self.drop_path is not None:
-            x = self.drop_path(x, training=training) + inputs
+            x = tf.add_n([self.drop_path(x, training=training), inputs])
         return x

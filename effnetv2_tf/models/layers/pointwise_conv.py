@@ -25,7 +25,8 @@ class PointwiseConv2D(keras_compat.Layer):
       activation: name of a Keras activation applied to the result; None for none.
       kernel_initializer: as in Keras; the reference's by default.
 
-    Input: (batch, height, width, channels); output: (batch, height, width, filters).
+    Input: (batch, height, width, channels) or, of single pixels, (batch, channels); output:
+    the same with `filters` channels.
     """
 
     def __init__(
@@ -62,12 +63,15 @@ class PointwiseConv2D(keras_compat.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         channels = inputs.shape[-1]
+        is_matrix = inputs.shape.rank == 2
         matrix = tf.reshape(tf.convert_to_tensor(self.kernel), [channels, self.filters])
-        rows = tf.reshape(inputs, [-1, channels])  # (b*h*w, in)
+        rows = inputs if is_matrix else tf.reshape(inputs, [-1, channels])  # (b*h*w, in)
         outputs = tf.matmul(rows, matrix)  # (b*h*w, filters)
         if self.bias is not None:
             outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias, outputs.dtype))
-        outputs = tf.reshape(outputs, _replace_last(inputs, self.filters))
+        if not is_matrix:
+            outputs = tf.reshape(outputs, _replace_last(inputs, self.filters))
+            outputs.set_shape([*inputs.shape[:-1], self.filters])
         return self._activate(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -88,4 +92,5 @@ def _replace_last(inputs: tf.Tensor, size: int) -> Any:
     static = inputs.shape.as_list()[:-1]
     if static.count(None) <= 1:
         return [-1 if side is None else side for side in static] + [size]
-    return tf.concat([tf.shape(inputs)[:-1], [size]], axis=0)
+    # One addition rather than a slice and a concatenation: five operations less in the graph.
+    return tf.add(tf.shape(inputs), [*[0] * len(static), size - inputs.shape[-1]])

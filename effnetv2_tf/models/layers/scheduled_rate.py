@@ -70,7 +70,7 @@ class RandomDrop(keras_compat.Layer):
     def rate(self, rate: float) -> None:
         self.scheduled_rate.set(rate)
 
-    def noise_shape(self, inputs: tf.Tensor) -> tf.Tensor:
+    def noise_shape(self, inputs: tf.Tensor) -> Any:
         """Shape of the mask, to be broadcast against the inputs."""
         raise NotImplementedError
 

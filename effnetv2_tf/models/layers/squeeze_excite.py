@@ -39,15 +39,15 @@ class SqueezeExcite(keras_compat.Layer):
         self.expand = PointwiseConv2D(filters, activation="sigmoid", name="expand", **common)
 
     def build(self, input_shape: Any) -> None:
-        keras_compat.build_within(self.reduce, (None, 1, 1, self.filters))
-        keras_compat.build_within(self.expand, (None, 1, 1, self.squeezed_filters))
+        keras_compat.build_within(self.reduce, (None, self.filters))
+        keras_compat.build_within(self.expand, (None, self.squeezed_filters))
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        gate, x = _means_beside(inputs)  # (b, 1, 1, c), (b, h, w, c)
-        gate = self.reduce(gate)  # (b, 1, 1, squeezed)
-        gate = self.expand(gate)  # (b, 1, 1, c)
-        return x * gate  # (b, h, w, c)
+        gate, x = _means_beside(inputs)  # (b, c), (b, h, w, c)
+        gate = self.reduce(gate)  # (b, squeezed)
+        gate = self.expand(gate)  # (b, c)
+        return x * tf.reshape(gate, [-1, 1, 1, self.filters])  # (b, h, w, c)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -63,15 +63,16 @@ class SqueezeExcite(keras_compat.Layer):
 
 @tf.custom_gradient
 def _means_beside(x: tf.Tensor) -> Any:
-    """The channels' means (b, 1, 1, c), and `x` itself.
+    """The channels' means (b, c), and `x` itself.
 
     The two gradients are added here, in one pass; TensorFlow would spread the means' over
     the image, divide that, and add it to the other, in three.
     """
-    means = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+    means = tf.reduce_mean(x, axis=[1, 2])
 
     def gradient(d_means: tf.Tensor, dx: tf.Tensor) -> tf.Tensor:
-        pixels = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], d_means.dtype)
-        return dx + d_means / pixels
+        pixels = tf.size(x, tf.int64) // tf.maximum(tf.size(d_means, tf.int64), 1)
+        pixels = tf.cast(pixels, d_means.dtype)
+        return dx + tf.reshape(d_means / pixels, [-1, 1, 1, x.shape[-1]])
 
     return (means, tf.identity(x)), gradient

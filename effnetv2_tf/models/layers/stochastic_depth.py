@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
@@ -18,6 +20,8 @@ class StochasticDepth(RandomDrop):
     Input and output: (batch, ...).
     """
 
-    def noise_shape(self, inputs: tf.Tensor) -> tf.Tensor:
+    def noise_shape(self, inputs: tf.Tensor) -> Any:
         ones = [1] * (len(inputs.shape) - 1)
+        if inputs.shape[0] is not None:
+            return [inputs.shape[0], *ones]
         return tf.concat([tf.shape(inputs)[:1], ones], axis=0)

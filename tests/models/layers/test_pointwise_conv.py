@@ -78,3 +78,11 @@ def test_config_round_trip():
 def test_impossible_filters(filters):
     with pytest.raises(ValueError, match=f"`filters` must be a positive integer.*{filters}"):
         PointwiseConv2D(filters)
+
+
+def test_single_pixels_may_come_as_a_matrix():
+    ours, _ = _pair(use_bias=True, activation="silu")
+    pixels = tf.constant(np.random.default_rng(1).normal(size=(2, 3)), tf.float32)
+    images = pixels[:, tf.newaxis, tf.newaxis, :]
+    assert ours.compute_output_shape((None, 3)) == (None, 5)
+    np.testing.assert_array_equal(ours(pixels), ours(images)[:, 0, 0, :])
