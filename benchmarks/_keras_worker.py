@@ -20,14 +20,14 @@ _state: dict[str, Any] = {}
 
 
 def first_step(
-    library: str, model: str, image_size: int, batch_size: int, recompute: bool = False
+    library: str, model: str, image_size: int, batch_size: int, recompute: bool | str = False
 ) -> None:
-    """Imports, builds and makes one training step in `fit`; ours may recompute its norms."""
+    """Imports, builds and makes one training step in `fit`; see `set_recompute` for the last."""
     find_constructor(library, model)
     _state["after_import"] = peak_megabytes()
     _state["model"] = build(library, model, image_size)
     if recompute:
-        effnetv2_tf.set_recompute(_state["model"])
+        effnetv2_tf.set_recompute(_state["model"], recompute)
     dataset = batches(library, image_size, batch_size)
     _state["model"].fit(dataset, epochs=1, steps_per_epoch=1, verbose=0)
     _state["iterator"] = iter(dataset)

@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     )
     from effnetv2_tf.models.flops import count_flops
     from effnetv2_tf.models.genotypes import Genotype
-    from effnetv2_tf.models.layers.batch_norm import set_recompute
     from effnetv2_tf.models.loading import load_model
     from effnetv2_tf.models.nasnet import NASNetLarge, NASNetMobile, build_nasnet
     from effnetv2_tf.models.nasnet_specs import NASNetSpec
     from effnetv2_tf.models.network import build_network
+    from effnetv2_tf.models.recompute import set_recompute
     from effnetv2_tf.models.scaling import with_group_size
     from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
     from effnetv2_tf.models.transfer import freeze, replace_head, unfreeze
@@ -111,11 +111,11 @@ _HOMES = {
     ),
     "effnetv2_tf.models.flops": ("count_flops",),
     "effnetv2_tf.models.genotypes": ("Genotype",),
-    "effnetv2_tf.models.layers.batch_norm": ("set_recompute",),
     "effnetv2_tf.models.loading": ("load_model",),
     "effnetv2_tf.models.nasnet": ("NASNetLarge", "NASNetMobile", "build_nasnet"),
     "effnetv2_tf.models.nasnet_specs": ("NASNetSpec",),
     "effnetv2_tf.models.network": ("build_network",),
+    "effnetv2_tf.models.recompute": ("set_recompute",),
     "effnetv2_tf.models.scaling": ("with_group_size",),
     "effnetv2_tf.models.specs": ("NetworkSpec", "Preprocessing", "StageSpec"),
     "effnetv2_tf.models.transfer": ("freeze", "replace_head", "unfreeze"),

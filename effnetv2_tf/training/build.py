@@ -22,8 +22,8 @@ from effnetv2_tf.data.service import check_reachable
 from effnetv2_tf.data.sources import DataError, Source
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models import transfer
-from effnetv2_tf.models.layers.batch_norm import set_recompute
 from effnetv2_tf.models.nasnet_specs import NASNETS
+from effnetv2_tf.models.recompute import set_recompute
 from effnetv2_tf.training import addons, optimizers
 from effnetv2_tf.training.auxiliary import with_auxiliary_loss
 from effnetv2_tf.training.drop_path_ramp import DropPathRamp
@@ -158,11 +158,12 @@ def compile_model(
     Raises:
       UsageError: if the recipe asks for what the network does not have.
     """
-    if recipe.training.recompute_norms:
-        try:
-            set_recompute(model)
-        except ValueError as error:
-            raise UsageError(f"training.recompute_norms: {error}") from error
+    for parts in ("norms", "blocks"):  # blocks contain norms, hence the later one holds
+        if getattr(recipe.training, f"recompute_{parts}"):
+            try:
+                set_recompute(model, parts)
+            except ValueError as error:
+                raise UsageError(f"training.recompute_{parts}: {error}") from error
     smoothing = recipe.training.label_smoothing
     classes = model.output_shape[-1]
     if recipe.training.loss == "softmax":

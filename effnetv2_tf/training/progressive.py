@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.garbage import collection_paused
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.training import distributed_steps
 from effnetv2_tf.training.distributed_data import distribute
@@ -161,6 +162,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self.model.make_train_function(force=True)
         self._install()
 
+    @collection_paused()  # a full search takes longer than all else here
     def _enter(self, stage: Stage) -> None:
         self.stage = stage
         traced_anew = self._set_drop_rates(stage)

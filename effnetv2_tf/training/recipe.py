@@ -146,6 +146,7 @@ class TrainingSection(Section):
     steps_per_execution: PositiveInt = 1
     jit_compile: bool = False
     recompute_norms: bool = False
+    recompute_blocks: bool = False
 
     @field_validator("class_weights", mode="before")
     @classmethod

@@ -99,18 +99,22 @@ def test_progressive_training_with_proxy_normalisation(tmp_path):
         assert np.isfinite(values).all() and np.abs(values - initial).min() > 0
 
 
-def _compiled(recipe):
+def _recomputing(recipe):
+    """The classes of the layers that recompute once the recipe's model is compiled."""
     model = build.build_model(recipe, 10, 1)
     build.compile_model(model, recipe, keras.optimizers.SGD())
-    return [x.recompute for x in flatten_layers(model) if isinstance(x, BatchNorm)]
+    layers = flatten_layers(model)
+    return {type(layer).__name__ for layer in layers if getattr(layer, "recompute", False)}
 
 
-def test_a_recipe_saves_memory_by_recomputing_norms():
-    def recipe(**model):
-        training = {**TREE["training"], "recompute_norms": True}
+def test_a_recipe_saves_memory_by_recomputing():
+    def recipe(parts, **model):
+        training = {**TREE["training"], f"recompute_{parts}": True}
         return parse_recipe({**TREE, "training": training, "model": {**TREE["model"], **model}})
 
-    assert not any(_compiled(_recipe()))
-    assert any(_compiled(recipe()))
+    assert not _recomputing(_recipe())
+    assert _recomputing(recipe("norms")) == {"BatchNorm"}
+    assert _recomputing(recipe("blocks")) <= {"MBConv", "FusedMBConv"}
+    assert _recomputing(recipe("blocks", normalization="layer"))
     with pytest.raises(UsageError, match=r"training\.recompute_norms: .* which has none"):
-        _compiled(recipe(normalization="layer"))
+        _recomputing(recipe("norms", normalization="layer"))

@@ -26,8 +26,9 @@ class BatchNorm(keras_compat.Layer):
       synchronized: whether replicas of a distribution strategy normalise with the
         statistics of the global batch rather than their own share of it.
 
-    With the attribute `recompute` set, see `set_recompute`, the normalised image is not kept
-    for the gradient.
+    With the attribute `recompute` set, see `models.recompute`, the normalised image is not kept
+    for the gradient. With `keeps_statistics` unset a step in training leaves the moving
+    statistics as they are.
 
     Input and output: (batch, height, width, channels).
     """
@@ -51,6 +52,7 @@ class BatchNorm(keras_compat.Layer):
         self._activate = get_activation(activation)
         self.synchronized = synchronized
         self.recompute = False
+        self.keeps_statistics = True
 
     def build(self, input_shape: Any) -> None:
         shape = (input_shape[-1],)
@@ -96,6 +98,8 @@ class BatchNorm(keras_compat.Layer):
 
     def _keep_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Takes over what the fused operation returns with a factor below 1: new moving ones."""
+        if not self.keeps_statistics:
+            return
         keras_compat.tf_variable(self.moving_mean).assign(mean)
         keras_compat.tf_variable(self.moving_variance).assign(variance)
 
@@ -161,33 +165,3 @@ class BatchNorm(keras_compat.Layer):
             "activation": self.activation,
             "synchronized": self.synchronized,
         }
-
-
-def set_recompute(model: Any, recompute: bool = True) -> int:
-    """Lets a model's batch norms with SiLU keep less for the gradient, or all of it again.
-
-    Such a norm then keeps its input and the activation's output and computes what lies
-    between a second time on the way back. Outputs and gradients stay the same, bit for bit;
-    a step takes less memory and somewhat more time. `compile` afterwards, or trace the
-    training step anew. The setting belongs to the training, it is not saved with the model.
-
-    Args:
-      model: with this package's layers, at any depth.
-      recompute: whether to.
-
-    Returns:
-      The number of norms that recompute (those that synchronise replicas do not).
-
-    Raises:
-      ValueError: if there is no such norm.
-    """
-    norms = [x for x in keras_compat.flatten_layers(model) if isinstance(x, BatchNorm)]
-    norms = [norm for norm in norms if norm._activate is silu and not norm.synchronized]
-    if not norms:
-        raise ValueError(
-            f"set_recompute: expected a model with batch norms followed by SiLU, received "
-            f"{model.name!r}, which has none."
-        )
-    for norm in norms:
-        norm.recompute = recompute
-    return len(norms)

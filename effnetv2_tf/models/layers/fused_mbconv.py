@@ -44,7 +44,7 @@ class FusedMBConv(ResidualBlock):
         ]
         return [layer for layer in layers if layer is not None]
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def run_branch(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
         x = inputs  # (b, h, w, input_filters)
         if self.pad is not None:
             x = self.pad(x)
@@ -55,6 +55,4 @@ class FusedMBConv(ResidualBlock):
         if self.project is not None and self.project_norm is not None:
             x = self.project(x)  # (b, h / stride, w / stride, filters)
             x = self.project_norm(x, training=training)
-        if self.drop_path is not None:
-            x = tf.add_n([self.drop_path(x, training=training), inputs])
         return x

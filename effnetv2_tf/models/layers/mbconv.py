@@ -71,7 +71,7 @@ class MBConv(ResidualBlock):
         ]
         return [layer for layer in layers if layer is not None]
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def run_branch(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
         x = inputs  # (b, h, w, input_filters)
         if self.expand is not None and self.expand_norm is not None:
             x = self.expand(x)  # (b, h, w, expanded)
@@ -85,6 +85,4 @@ class MBConv(ResidualBlock):
             x = self.squeeze_excite(x)
         x = self.project(x)  # (b, h / stride, w / stride, filters)
         x = self.project_norm(x, training=training)
-        if self.drop_path is not None:
-            x = tf.add_n([self.drop_path(x, training=training), inputs])
         return x

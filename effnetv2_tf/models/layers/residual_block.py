@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.batch_norm import BatchNorm
 from effnetv2_tf.models.layers.group_conv import GroupConv2D
 from effnetv2_tf.models.layers.initializers import conv_initializer
 from effnetv2_tf.models.layers.norms import NormFactory
@@ -39,6 +42,9 @@ class ResidualBlock(keras_compat.Layer):
       batch_norm_epsilon: added to the variance, by the other norms too.
       padding: of strided convolutions, `"same"` or `"symmetric"`, see `specs.NetworkSpec`.
       synchronized: whether replicas share batch statistics.
+
+    With the attribute `recompute` set, see `models.recompute`, nothing of the branch is kept for
+    the gradient.
 
     Input: (batch, height, width, input_filters); output: (batch, ceil(height / stride),
     ceil(width / stride), filters).
@@ -81,6 +87,7 @@ class ResidualBlock(keras_compat.Layer):
         self.batch_norm_epsilon = batch_norm_epsilon
         self.padding = padding
         self.synchronized = synchronized
+        self.recompute = False
 
         self._norms = NormFactory(
             normalization=normalization,
@@ -149,6 +156,36 @@ class ResidualBlock(keras_compat.Layer):
     def branch(self) -> list[keras.layers.Layer]:
         """The residual branch's layers, in order; `build` builds them so."""
         raise NotImplementedError
+
+    def run_branch(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
+        """The residual branch of `inputs`, without stochastic depth and the skip connection."""
+        raise NotImplementedError
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if training and self.recompute:
+            x = self._run_branch_again_for_the_gradient(inputs)
+        else:
+            x = self.run_branch(inputs, training)
+        if self.drop_path is not None:
+            # A sum whose gradient needs no shapes, as that of an addition does.
+            x = tf.add_n([self.drop_path(x, training=training), inputs])
+        return x
+
+    def _run_branch_again_for_the_gradient(self, inputs: tf.Tensor) -> tf.Tensor:
+        norms = [layer for layer in self.branch() if isinstance(layer, BatchNorm)]
+        runs = itertools.count()
+
+        def run(x: tf.Tensor) -> tf.Tensor:
+            is_first = next(runs) == 0
+            for norm in norms:
+                norm.keeps_statistics = is_first
+            try:
+                return self.run_branch(x, training=True)
+            finally:
+                for norm in norms:
+                    norm.keeps_statistics = True
+
+        return tf.recompute_grad(run)(inputs)
 
     def build(self, input_shape: Any) -> None:
         if input_shape[-1] != self.input_filters:

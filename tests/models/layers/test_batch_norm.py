@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_tf.keras_compat import tf_variable
-from effnetv2_tf.models.layers import BatchNorm, MBConv
-from effnetv2_tf.models.layers.batch_norm import set_recompute
+from effnetv2_tf.models.layers import BatchNorm
 
 SHAPE = (4, 5, 6, 3)
 
@@ -119,29 +118,6 @@ def test_momentum_1_keeps_the_statistics():
     np.testing.assert_array_equal(layer.moving_variance.numpy(), 1)
 
 
-def _one_block(recompute):
-    block = MBConv(8, 8, expansion=4, se_ratio=0.25, name="block")
-    inputs = keras.Input((None, None, 8))
-    model = keras.Model(inputs, block(inputs))
-    rng = np.random.default_rng(3)
-    model.set_weights([rng.uniform(0.2, 0.6, w.shape).astype("float32") for w in model.weights])
-    if recompute:
-        assert set_recompute(model) == 2  # of three norms, the last has no activation
-    return model
-
-
-def test_recomputing_changes_nothing_but_memory():
-    images = tf.constant(np.random.default_rng(5).normal(size=(4, 6, 6, 8)), tf.float32)
-    results = []
-    for recompute in (False, True):
-        model = _one_block(recompute)
-        gradients = tf.function(lambda x, model=model: _gradients(model, x, training=True))(images)
-        results.append([*gradients, *model.get_weights()])
-    assert len(results[0]) == len(results[1]) > 10
-    for plain, recomputed in zip(*results, strict=True):
-        np.testing.assert_array_equal(plain, recomputed)
-
-
 def test_recomputing_waits_for_the_gradient():
     """Else TensorFlow computes it at once and keeps it as long as what it stands in for."""
     norm = BatchNorm(activation="silu")
@@ -157,10 +133,3 @@ def test_recomputing_waits_for_the_gradient():
     assert len(norms) == 2
     assert not norms[0].control_inputs
     assert norms[1].inputs[0].op.control_inputs
-
-
-def test_recomputing_needs_a_norm_with_silu():
-    inputs = keras.Input((None, None, 3))
-    model = keras.Model(inputs, BatchNorm(activation="relu6")(inputs), name="relu_only")
-    with pytest.raises(ValueError, match="received 'relu_only', which has none"):
-        set_recompute(model)
