@@ -44,9 +44,10 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
             self._build_optimizer()
         return super().fit(x, *args, **kwargs)
 
-    @collection_paused()  # while the step is traced
+    @tf.autograph.experimental.do_not_convert  # as Keras's own, which it would call
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
-        return super().train_step(*args, **kwargs)
+        with collection_paused():  # while the step is traced
+            return super().train_step(*args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         self.check_input_range(x)
