@@ -54,7 +54,8 @@ def main() -> None:
         rounds.compare(
             ours,
             _PEER,
-            what=f"peak memory of training steps, {shape}",
+            what=f"peak memory of training steps, {shape}"
+            + (f", recomputing {parts}" if parts else ""),
             unit="MB",
             target=Target("at most", 0.6),
             note="above what is resident after the imports"
