@@ -216,7 +216,8 @@ def test_the_graph_is_small():
 
     ours, theirs = operations(RMSProp()), operations(keras.optimizers.RMSprop(momentum=0.9))
     assert ours.count("ResourceApplyRMSProp") == 10
-    assert ours.count("Identity") < 10, "gradients are summed over a single replica"
+    if KERAS_3:  # Keras 2 sums before the optimizer's own methods are asked
+        assert ours.count("Identity") < 10, "gradients are summed over a single replica"
     assert len(ours) < len(theirs) / 1.5
 
 
