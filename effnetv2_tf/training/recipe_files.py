@@ -157,7 +157,9 @@ def _describe(error: ValidationError, root: type[BaseModel]) -> str:
         return f"{key}: expected a value, received none: the key is missing{more}"
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
-        return (f"{key}: {message}" if key else message) + more
+        name = message.partition(":")[0]  # of a key, where a whole section was looked at
+        is_key = name in _names_beside((*first["loc"], name), root)
+        return (f"{key}{'.' if is_key else ': '}{message}" if key else message) + more
     expected = first["msg"][0].lower() + first["msg"][1:]
     if first["type"] == "model_type":
         expected = "expected a mapping of keys to values"

@@ -57,7 +57,7 @@ def test_weights_of_classes_that_are_there(make_recipe):
 
 
 def test_a_new_classifier_without_weights(make_recipe):
-    message = "model: new_classifier: expected weights beside it, .*; received none"
+    message = "model.new_classifier: expected weights beside it, .*; received none"
     with pytest.raises(UsageError, match=message):
         make_recipe(DIGITS, model={"new_classifier": True})
 

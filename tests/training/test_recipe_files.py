@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from effnetv2_tf.errors import UsageError
@@ -236,6 +236,7 @@ KEYS = [
 
 @settings(deadline=None, max_examples=150)
 @given(key=st.sampled_from(KEYS), value=PLAIN)
+@example(key="model.new_classifier", value=True)
 def test_any_value_anywhere_loads_or_is_a_usage_error(key, value):
     tree = yaml.safe_load(GOOD)
     section, _, name = key.partition(".")
