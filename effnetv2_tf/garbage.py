@@ -13,7 +13,7 @@ def collection_paused() -> Iterator[None]:
 
     Importing TensorFlow, building a network and tracing its training step make hundreds of
     thousands of objects that live on. The collector looks through all of them several times
-    meanwhile and finds next to nothing, in a fifth of the time from process start to the first
+    meanwhile and finds next to nothing, in an eighth of the time from process start to the first
     training step (docs/performance.md).
     """
     was_enabled = gc.isenabled()

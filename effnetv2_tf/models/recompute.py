@@ -42,7 +42,7 @@ def set_recompute(model: Any, recompute: Recomputed = True) -> int:
             f"{recompute!r}."
         )
     norms, blocks = _norms(model), _blocks(model)
-    chosen = [*norms, *blocks] if recompute is False else blocks if recompute == "blocks" else norms
+    chosen = blocks if recompute == "blocks" else norms
     if recompute and not chosen:
         parts = "blocks" if recompute == "blocks" else "batch norms followed by SiLU"
         raise ValueError(
@@ -51,8 +51,10 @@ def set_recompute(model: Any, recompute: Recomputed = True) -> int:
         )
     for layer in (*norms, *blocks):
         layer.recompute = False
+    if not recompute:
+        return len(norms) + len(blocks)
     for layer in chosen:
-        layer.recompute = bool(recompute)
+        layer.recompute = True
     return len(chosen)
 
 
