@@ -94,6 +94,10 @@ def export_onnx(model: str, image_size: int, path: str) -> None:
     import torch
 
     network = make_network(model, exportable=True).eval()
+    with torch.no_grad():  # as in inference.py's `with_biases`
+        for name, values in network.state_dict().items():
+            if name.endswith((".bias", ".running_mean")):
+                values.normal_(0, 0.1)
     image = torch.rand(1, 3, image_size, image_size)
     torch.onnx.export(
         network,

@@ -5,10 +5,11 @@
 
 Each network is exported once by this package (SavedModel, TFLite, int8 TFLite, ONNX), once
 from keras.applications (`model.export`, `TFLiteConverter.from_keras_model`, tf2onnx) and once
-from timm (`torch.onnx.export`), with random weights: speed does not depend on them. Every
-artefact is loaded in its own runtime with two threads; rounds then go through all of them in
-turn, so that other load on the machine meets all alike. The best artefact is the fastest of
-this package's in float32.
+from timm (`torch.onnx.export`), with random weights. Biases and the norms' means are random too:
+fresh networks have zeros there, which TensorFlow removes, and with them it no longer recognises
+the convolutions that it would compute together with their activation. Every artefact is loaded
+in its own runtime with two threads; rounds then go through all of them in turn, so that other
+load on the machine meets all alike. The best artefact is the fastest of this package's in float32.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _IMAGE_SIZES = {"b0": 224, "s": 384}
 _TIMM = "timm onnx"
 _BEST_OF = ("savedmodel", "tflite", "onnx")  # float32
 _ARTEFACTS = (*_BEST_OF, "tflite int8", "keras savedmodel", "keras tflite", "keras onnx", _TIMM)
+_ZEROS = ("beta", "bias", "moving_mean")  # of a fresh network
 _LINES = (  # ours, peer, target, which the project set for V2-S at batch 1
     ("savedmodel", "keras savedmodel", Target("at most", 0.5)),
     ("tflite", "keras tflite", None),
@@ -105,7 +107,8 @@ class Artefacts:
 
         spec = getattr(families, f"EFFICIENTNETV2_{self._key.upper()}")
         preparation = ImagePreparation(spec.eval_size)
-        self._ours = self._ours or wrap_model(build_network(spec), preparation=preparation)
+        if self._ours is None:
+            self._ours = wrap_model(with_biases(build_network(spec)), preparation=preparation)
         if name == "savedmodel":
             return export_savedmodel(self._ours, path)[0]
         if name == "onnx":
@@ -122,7 +125,7 @@ class Artefacts:
         import tf2onnx
 
         constructor = getattr(keras.applications, f"EfficientNetV2{self._key.upper()}")
-        self._theirs = model = self._theirs or constructor(weights=None)
+        self._theirs = model = self._theirs or with_biases(constructor(weights=None))
         if name == "keras savedmodel":
             model.export(str(path), verbose=False)
         elif name == "keras tflite":
@@ -131,6 +134,18 @@ class Artefacts:
             signature = [tf.TensorSpec(model.input_shape, tf.float32, name="image")]
             tf2onnx.convert.from_keras(model, signature, opset=18, output_path=str(path))
         return path
+
+
+def with_biases(model: Any) -> Any:
+    """A fresh Keras model with biases and means of norms that are not zero, as after training."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    for variable in model.weights:
+        name = getattr(variable, "path", variable.name).split(":")[0].rsplit("/", 1)[-1]
+        if name in _ZEROS:
+            variable.assign(random.normal(0, 0.1, variable.shape))
+    return model
 
 
 def _load_timm(path: Path) -> Callable[[Any], Any]:
