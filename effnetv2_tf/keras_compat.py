@@ -26,13 +26,18 @@ OPTIMIZERS_APPLY = OPTIMIZERS_CLIP_FIRST = UPDATE_STEP_TAKES_RATE = KERAS_3
 register_serializable = keras.saving.register_keras_serializable
 
 
+def has_accelerator() -> bool:
+    """Whether this process has a GPU or a TPU."""
+    return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+
+
 def xla_is_worthwhile() -> bool:
     """Whether this process has a device on which XLA pays off.
 
     On CPUs the compiled training step measured several times slower than the plain
     executor, and compilation took minutes.
     """
-    return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+    return has_accelerator()
 
 
 class Layer(keras.layers.Layer):  # type: ignore[misc]

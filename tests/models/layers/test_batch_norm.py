@@ -118,6 +118,20 @@ def test_momentum_1_keeps_the_statistics():
     np.testing.assert_array_equal(layer.moving_variance.numpy(), 1)
 
 
+def test_the_gradient_is_handed_no_zeros():
+    """For the outputs that have no gradient: they were a twelfth of a step's operations."""
+    norm = BatchNorm()
+    norm.build((None, None, None, 3))
+
+    @tf.function
+    def step(images):
+        return _gradients(norm, images, training=True)[0]
+
+    graph = step.get_concrete_function(tf.TensorSpec(SHAPE)).graph
+    assert any(op.type.startswith("FusedBatchNormGrad") for op in graph.get_operations())
+    assert [op.name for op in graph.get_operations() if op.name.startswith("zeros")] == []
+
+
 def test_recomputing_waits_for_the_gradient():
     """Else TensorFlow computes it at once and keeps it as long as what it stands in for."""
     norm = BatchNorm(activation="silu")
