@@ -69,6 +69,13 @@ def truncate_to_uint8(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(values, 0.0, 255.0), tf.uint8)
 
 
-def round_to_uint8(values: tf.Tensor) -> tf.Tensor:
-    """Returns float `values` clipped to [0, 255] and rounded to the nearest grey level."""
-    return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
+def round_to_uint8(values: tf.Tensor, overshoots: bool = True) -> tf.Tensor:
+    """Returns float `values` rounded to the nearest grey level.
+
+    Those outside [0, 255] are clipped if there can be any (`overshoots`): bicubic interpolation
+    leaves the range of what it interpolates, bilinear does not.
+    """
+    rounded = tf.round(values)
+    if overshoots:
+        rounded = tf.clip_by_value(rounded, 0.0, 255.0)
+    return tf.cast(rounded, tf.uint8)

@@ -109,4 +109,4 @@ def _resize(images: tf.Tensor, by_row: tf.Tensor, by_column: tf.Tensor) -> tf.Te
     planes = tf.cast(tf.transpose(images, [0, 3, 1, 2]), tf.float32)  # (B, C, H, W)
     resized = tf.matmul(by_row[:, tf.newaxis], planes)  # (B, C, size, W)
     resized = tf.matmul(resized, by_column[:, tf.newaxis], transpose_b=True)
-    return round_to_uint8(tf.transpose(resized, [0, 2, 3, 1]))
+    return round_to_uint8(tf.transpose(resized, [0, 2, 3, 1]), overshoots=False)

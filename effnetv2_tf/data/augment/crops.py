@@ -267,7 +267,8 @@ def _resize(
         require_integer("resize", "image_size", image_size, low=1)
     size = [image_size, image_size]
     resized = round_to_uint8(
-        tf.image.resize(image, size, method=interpolation, antialias=antialias)
+        tf.image.resize(image, size, method=interpolation, antialias=antialias),
+        overshoots=interpolation == "bicubic",
     )
     static_size = tf.get_static_value(tf.convert_to_tensor(image_size))
     resized.set_shape([static_size, static_size, image.shape[-1]])

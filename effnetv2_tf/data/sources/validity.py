@@ -43,6 +43,17 @@ def is_valid_image(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
         Scalar bool tensor; False for empty bytes. Runs in the graph, raises nothing.
     """
+    # Most files are JPEGs that end with their marker, and each operation for each image counts.
+    last = tf.maximum(tf.strings.length(encoded) - len(JPEG_END), 0)
+    ends_with_marker = tf.equal(tf.strings.substr(encoded, last, len(JPEG_END)), JPEG_END)
+    return tf.cond(
+        _starts_with(encoded, JPEG_START) & ends_with_marker,
+        lambda: tf.constant(True),
+        lambda: _is_valid_at_length(encoded),
+    )
+
+
+def _is_valid_at_length(encoded: tf.Tensor) -> tf.Tensor:
     gif = _starts_with(encoded, GIF_STARTS[0]) | _starts_with(encoded, GIF_STARTS[1])
     return tf.case(
         [
