@@ -292,9 +292,15 @@ def _class_weights(recipe: Recipe, source: Source) -> dict[int, float] | None:
     weights = recipe.training.class_weights
     if weights != "balanced":
         return _checked_class_weights(weights, source.info.num_classes) if weights else None
+    if source.info.multi_label:
+        raise UsageError(
+            "training.class_weights: 'balanced' needs one label for each image, received "
+            "multi-label data; give weights by class id"
+        )
     labels = [int(x["label"]) for x in source.epoch(0, seed=0, start=0, shuffle=False)]
-    counts = np.bincount(labels, minlength=source.info.num_classes)
-    return {i: len(labels) / (len(counts) * max(n, 1)) for i, n in enumerate(counts)}
+    usable = [label for label in labels if label >= 0]  # a bad record's is -1
+    counts = np.bincount(usable, minlength=source.info.num_classes)
+    return {i: len(usable) / (len(counts) * max(n, 1)) for i, n in enumerate(counts)}
 
 
 def _checked_class_weights(weights: Mapping[int, float], classes: int) -> dict[int, float]:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
       every_steps: between checkpoints within an epoch, or None.
       monitor: the logged quantity that decides which checkpoint is best, or None.
       mode: `"max"` or `"min"`.
-      class_names: by id, which go along: weights of a classifier mean nothing without them.
+      about_data: gives what goes along about the data, see `data_record`.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         every_steps: int | None = None,
         monitor: str | None = "val_accuracy",
         mode: str = "max",
-        class_names: Sequence[str] | None = None,
+        about_data: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__()
         self._folder = folder
@@ -136,13 +136,13 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         self._every_epochs = every_epochs
         self._every_steps = every_steps
         self._monitor = monitor
-        self._sign = 1.0 if mode == "max" else -1.0
-        self._class_names = None if class_names is None else list(class_names)
+        self._mode = mode
+        self._about_data = about_data
         self._saved_step = -1
         self._saved_rows = 0
         self._interrupted_metrics: Checkpoint | None = None
         self._metrics_before_test: dict[str, Any] = {}
-        self.best: dict[str, float] | None = None
+        self.best: dict[str, Any] | None = None
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Restores the run that wrote `checkpoint`."""
@@ -188,10 +188,14 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
     def _note_best(self, epoch: int, logs: dict) -> bool:
         if self._monitor is None or self._monitor not in logs:
             return False
-        value = float(logs[self._monitor])
-        if self.best is not None and self._sign * value <= self._sign * self.best["value"]:
+        value, best = float(logs[self._monitor]), self.best
+        sign = 1.0 if self._mode == "max" else -1.0
+        sought = {"monitor": self._monitor, "mode": self._mode}
+        # What was best by another quantity, before the recipe was changed, is no measure.
+        is_rival = best is not None and all(best.get(k, v) == v for k, v in sought.items())
+        if best is not None and is_rival and sign * value <= sign * best["value"]:
             return False
-        self.best = {"epoch": epoch + 1, "value": value}
+        self.best = {"epoch": epoch + 1, "value": value, **sought}
         return True
 
     def _save(self, epoch_seconds: float) -> None:
@@ -209,7 +213,7 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
             "epoch_seconds": epoch_seconds,
             "rows": self._records.rows,
             "best": self.best,
-            "class_names": self._class_names,
+            **self._about_data(),
         }
 
 

@@ -26,7 +26,7 @@ def summarize(
     sources: build.Sources,
     schedule: StageSchedule,
     rows: Sequence[dict[str, float]],
-    best: dict[str, float] | None,
+    best: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The summary of a run that has come to its end.
 
@@ -36,7 +36,7 @@ def summarize(
       sources: its data.
       schedule: its stages.
       rows: of history.csv.
-      best: epoch and value of the best checkpoint, if there is one.
+      best: epoch and value of the best checkpoint, and of what, if there is one.
     """
     last = rows[-1]
     seconds = sum(row["train_seconds"] for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ from effnetv2_tf.training import build
 from effnetv2_tf.training.auxiliary import main_network
 from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
+from effnetv2_tf.training.data_record import (
+    check_num_examples,
+    record_data,
+    restore_bad_records,
+)
 from effnetv2_tf.training.distributed_validation import DistributedValidation
 from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Workers
 from effnetv2_tf.training.distribution import (
@@ -239,7 +245,7 @@ class Trainer:
             every_steps=recipe.checkpoints.every_steps,
             monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
             mode=recipe.checkpoints.mode,
-            class_names=self.sources.train.info.class_names,
+            about_data=functools.partial(record_data, self.sources),
         )
         # Machines that are taken away say so many seconds before.
         every_batches = 1 if self.workers.count == 1 else 8
@@ -273,7 +279,10 @@ class Trainer:
         if checkpoint is None:
             self._check_nothing_is_lost()
             return 0
-        check_class_names(self.sources.train.info, recorded_class_names(checkpoint, self.model_dir))
+        info = self.sources.train.info
+        check_class_names(info, recorded_class_names(checkpoint, self.model_dir))
+        check_num_examples(info, checkpoint)
+        restore_bad_records(self.sources, checkpoint)
         self.saver.resume(checkpoint)
         if len(self.records.rows) == self.schedule.epochs:
             print(f"{self.model_dir}: training is complete ({checkpoint.step} steps)")

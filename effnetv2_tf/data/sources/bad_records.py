@@ -59,6 +59,11 @@ class BadRecords:
         with self._lock:
             return len(self._reasons)
 
+    def reasons(self) -> dict[str, str]:
+        """What is wrong, by the names of all bad records, in the order in which they were found."""
+        with self._lock:
+            return dict(self._reasons)
+
     def names(self) -> tuple[str, ...]:
         """Names of the first 20 bad records, in the order in which they were found."""
         return tuple(name for name, _ in self._first())
