@@ -259,8 +259,20 @@ def set_float_precision(name: str) -> None:
 
 
 def flatten_layers(model: keras.layers.Layer) -> list:
-    """All layers within a model or a layer, nested ones included, itself left out."""
-    return list(model._flatten_layers(include_self=False, recursive=True))
+    """All layers within a model or a layer, each followed by those within it, itself left out.
+
+    In the order of the network also for a network within a model, which Keras's own recursion
+    takes from its end.
+    """
+    found = {id(layer): layer for _, layer in _layers_within(model)}  # a shared layer once
+    return list(found.values())
+
+
+def calls_of(layer: keras.layers.Layer) -> Iterator[tuple[list, list]]:
+    """Symbolic tensors that a layer, or a model, was called on, and those that came out."""
+    for node in layer._inbound_nodes:
+        taken = node.input_tensors if KERAS_3 else node.keras_inputs
+        yield list(taken), tf.nest.flatten(node.outputs)
 
 
 def learning_rate_value(optimizer: Any) -> Any:

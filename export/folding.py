@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from effnetv2_tf import keras_compat
 from effnetv2_tf.export.graph_steps import (
     Block,
     Classifier,
@@ -46,22 +46,33 @@ class NotFoldable(Exception):
 
 
 def layers_in_order(model: keras.Model) -> list[Any]:
-    """The layers of a model that is one chain.
+    """The layers of a model that is one chain; those of models within it in their place.
 
     Raises:
       NotFoldable: if a layer takes something else than the output of the one before.
     """
-    layers = list(getattr(model, "layers", ()))
-    for first, second in itertools.pairwise(layers):
-        try:
-            chained = second.input is first.output
-        except (AttributeError, ValueError, RuntimeError) as error:
-            raise NotFoldable(f"layer {second.name!r} has no single input") from error
-        if not chained:
-            raise NotFoldable(f"layer {second.name!r} does not follow {first.name!r}")
-    if not layers:
-        raise NotFoldable("the model has no layers of its own")
+    if not getattr(model, "layers", ()) or len(getattr(model, "inputs", None) or ()) != 1:
+        raise NotFoldable(f"model {model.name!r} is no chain of layers with one input")
+    if not isinstance(model, keras.Sequential):
+        _check_chain(model)
+    layers: list[Any] = []
+    for layer in model.layers:
+        layers += layers_in_order(layer) if isinstance(layer, keras.Model) else [layer]
     return layers
+
+
+def _check_chain(model: keras.Model) -> None:
+    (tensor,), before = model.inputs, "the input"
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        calls = keras_compat.calls_of(layer)
+        outputs = [made for taken, made in calls if len(taken) == 1 and taken[0] is tensor]
+        if len(outputs) != 1 or len(outputs[0]) != 1:
+            raise NotFoldable(f"layer {layer.name!r} does not follow {before}")
+        (tensor,), before = outputs[0], repr(layer.name)
+    if not any(tensor is output for output in model.outputs):
+        raise NotFoldable(f"the output does not follow {before}")
 
 
 def fold(layers: Layers) -> tuple[list[Step], str]:

@@ -106,7 +106,7 @@ def load_model_dir(
         model=model,
         graph=build_deploy_graph(model),
         labels=labels,
-        preparation=_recipe_preparation(recipe, model.input_shape[-1]),
+        preparation=_recipe_preparation(recipe, state, model.input_shape[-1]),
         images=images or RecipeImages(recipe, labels),
         origin=f"{state.path}, step {state.step}, {'averaged' if averaged else 'raw'} weights",
     )
@@ -166,6 +166,7 @@ def wrap_model(
       UsageError: if the model or the labels cannot be used, or no image size is known.
     """
     graph = build_deploy_graph(model)
+    _check_images(model, graph)
     if preparation is None:
         if graph.image_shape[0] is None:
             raise UsageError(
@@ -186,6 +187,16 @@ def wrap_model(
         images=images or RandomImages(),
         origin=origin,
     )
+
+
+def _check_images(model: keras.Model, graph: DeployGraph) -> None:
+    """Refuses a model whose images no file can hold, or that are not square."""
+    height, width = graph.image_shape
+    if graph.channels not in (1, 3) or height != width:
+        raise UsageError(
+            f"model {model.name!r}: expected square images of 1 or 3 channels, received "
+            f"{height or 'any'} x {width or 'any'} pixels of {graph.channels} channels"
+        )
 
 
 def _build_float32(recipe: Recipe, state: Checkpoint) -> keras.Model:
@@ -211,7 +222,7 @@ def _labels_of_run(model_dir: Path, recipe: Recipe, state: Checkpoint) -> tuple[
     return names
 
 
-def _recipe_preparation(recipe: Recipe, channels: int) -> ImagePreparation:
+def _recipe_preparation(recipe: Recipe, state: Checkpoint, channels: int) -> ImagePreparation:
     preprocessing = build.model_spec(recipe.model).preprocessing
     padding = recipe.data.eval_crop_padding
     return ImagePreparation(
@@ -220,13 +231,16 @@ def _recipe_preparation(recipe: Recipe, channels: int) -> ImagePreparation:
         crop=recipe.data.eval_crop,
         crop_padding=preprocessing.crop_padding if padding is None else padding,
         interpolation=preprocessing.interpolation,
-        decoded_channels=_source_channels(recipe),
+        decoded_channels=_source_channels(recipe, state),
     )
 
 
-def _source_channels(recipe: Recipe) -> int | None:
-    """Channels to which the recipe decodes files; None if its data is not here."""
-    try:
+def _source_channels(recipe: Recipe, state: Checkpoint) -> int | None:
+    """Channels to which the run decoded files, if it or its data, where it is here, tell."""
+    recorded: int | None = state.metadata.get("source_channels")
+    if recorded is not None:
+        return recorded
+    try:  # an earlier version's run
         return build.open_split(recipe, recipe.data.eval_split).info.channels
     except (UsageError, DataError):
         return None

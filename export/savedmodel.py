@@ -85,7 +85,9 @@ def export_savedmodel(
             labels = Path(scratch) / LABELS_FILE
             labels.write_text(labels_text(exportable.labels), encoding="utf-8")
             module.labels = tf.saved_model.Asset(str(labels))
-        tf.saved_model.save(module, str(folder), signatures)
+        # Without gradients: nobody trains it, and those of functions cannot always be saved.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, str(folder), signatures, options)
         if warmup:
             requests = _warmup_requests(exportable, signatures)
             notes += write_warmup(folder / WARMUP_FILE, exportable.graph.name, requests)

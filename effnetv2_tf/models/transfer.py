@@ -70,7 +70,7 @@ def backbone(model: keras.Model) -> keras.Model:
     if "head_norm" not in names:
         raise ValueError(
             f"Model {model.name!r} has no layer 'head_norm': expected one of this package's "
-            f"networks. Its last layers: {names[-3:]}."
+            f"EfficientNets with its classifier. Its last layers: {names[-3:]}."
         )
     features = model.get_layer("head_norm").output
     return EfficientNet(model.inputs, features, name=f"{model.name}_backbone")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,6 +13,10 @@ from effnetv2_tf.models.layers.dropout import Dropout
 from effnetv2_tf.models.layers.nasnet_cell import NASNetCell
 from effnetv2_tf.models.layers.residual_block import ResidualBlock
 from effnetv2_tf.models.scaling import drop_path_rates
+from effnetv2_tf.training.schedule import Stage
+
+# A Keras layer's share of the model's largest drop-path rate, for when all rates are 0.
+_keras_shares: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 
 
 class DropRates:
@@ -30,12 +36,28 @@ class DropRates:
         keras_dropouts = [layer for layer in layers if type(layer) is keras.layers.Dropout]
         self._keras_drop_paths = [d for d in keras_dropouts if _drops_samples(d)]
         self._keras_dropouts = [d for d in keras_dropouts if not _drops_samples(d)]
-        largest = max((float(layer.rate) for layer in self._keras_drop_paths), default=0.0)
-        count = len(self._keras_drop_paths)
-        self._keras_shares = [
-            float(layer.rate) / largest if largest else (i + 1) / count
-            for i, layer in enumerate(self._keras_drop_paths)
-        ]
+        self._keras_shares = _shares(self._keras_drop_paths)
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Refuses stages that give a rate to a layer that cannot drop anything.
+
+        Raises:
+          ValueError: with the name of a Keras `Dropout` that was built with rate 0.
+        """
+        moved = {
+            "dropout_rate": self._keras_dropouts,
+            "drop_path_rate": [d for d in self._keras_drop_paths if _keras_shares[d] > 0],
+        }
+        for name, layers in moved.items():
+            if not any(getattr(stage.regularization, name) for stage in stages):
+                continue
+            for layer in layers:
+                if keras_compat.KERAS_3 and not hasattr(layer, "seed_generator"):
+                    raise ValueError(
+                        f"The schedule moves `{name}`, but layer {layer.name!r} was built with "
+                        "rate 0, and then Keras's Dropout has no random numbers: build it with a "
+                        "rate above 0, which the schedule replaces."
+                    )
 
     def set_dropout(self, rate: float) -> bool:
         """Sets every dropout layer's rate; returns whether the model must be traced anew."""
@@ -67,6 +89,17 @@ class DropRates:
         return _set_keras_rates(
             self._keras_drop_paths, [rate * share for share in self._keras_shares]
         )
+
+
+def _shares(drop_paths: list) -> list[float]:
+    """Shares of the largest rate; where all are 0, those of before, or linear by position."""
+    largest = max((float(layer.rate) for layer in drop_paths), default=0.0)
+    for position, layer in enumerate(drop_paths, start=1):
+        if largest:
+            _keras_shares[layer] = float(layer.rate) / largest
+        else:
+            _keras_shares.setdefault(layer, position / len(drop_paths))
+    return [_keras_shares[layer] for layer in drop_paths]
 
 
 def _drops_samples(layer: Any) -> bool:

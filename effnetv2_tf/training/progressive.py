@@ -117,6 +117,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         _check_model(self.model, self.schedule)
         self._drop_rates = DropRates(self.model)
+        self._drop_rates.check(self.schedule.stages)
         self.stage = None
         self._logs = None
         self._check_steps()

@@ -219,6 +219,43 @@ def test_a_foreign_model_is_taken_as_it_is():
     assert not graph.function().get_concrete_function().captured_inputs
 
 
+def _within_a_functional_model(network):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Dropout(0.2)(network(image))
+    return keras.Model(image, keras.layers.Dense(4, activation="softmax")(x))
+
+
+def _within_a_sequential_model(network):
+    classifier = keras.layers.Dense(4, activation="softmax")
+    model = keras.Sequential([network, keras.layers.Dropout(0.2), classifier])
+    model.build((None, None, None, 3))
+    return model
+
+
+@pytest.mark.parametrize("embed", [_within_a_functional_model, _within_a_sequential_model])
+def test_a_network_within_a_model_is_folded(embed):
+    """As users put their own classifier on a backbone."""
+    network = make(include_top=False, pooling="avg", classes=None)
+    model = embed(network)
+    graph = build_deploy_graph(model)
+    assert graph.note is None
+    assert (graph.output_name, graph.classes) == ("probabilities", 4)
+    np.testing.assert_allclose(graph(images()), model(images(), training=False), atol=1e-5)
+    alone = build_deploy_graph(network)  # that it is called elsewhere, too, is nothing to it
+    assert alone.note is None
+    np.testing.assert_allclose(alone(images()), network(images(), training=False), atol=1e-4)
+
+
+def test_layers_beside_the_chain_are_not_left_out():
+    inputs = keras.Input((8, 8, 3))
+    double = keras.layers.Conv2D(3, 3, padding="same")
+    twice = keras.Model(inputs, double(double(inputs)))
+    graph = build_deploy_graph(twice)
+    assert "batch norms not folded" in graph.note
+    x = images()[:, :8, :8]
+    np.testing.assert_allclose(graph(x), twice(x), atol=1e-4)
+
+
 def test_a_foreign_mixed_precision_model_becomes_float32():
     policy = keras.mixed_precision.Policy("mixed_bfloat16")
     inputs = keras.Input((8, 8, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,9 +13,10 @@ import tensorflow as tf
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import ArraySource
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.export.loading import predict
+from effnetv2_tf.export.loading import predict, wrap_model
 from effnetv2_tf.export.runtimes import SavedModelRunner
 from effnetv2_tf.export.savedmodel import BYTES_SIGNATURE, WARMUP_FILE, export_savedmodel
+from effnetv2_tf.models.layers import BatchNorm
 
 SERVE_WITHOUT_PACKAGE = """
 import sys
@@ -140,3 +142,17 @@ def test_nothing_is_left_of_a_failed_write(exportable, tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"cannot write .*No space left"):
         export_savedmodel(exportable, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_folded_is_served(tmp_path):
+    """Its activations have gradients of their own, which cannot be saved in a frozen function."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    x = keras.layers.Add()([x, BatchNorm(activation="silu")(x)])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(x))
+    exportable = wrap_model(model)
+    assert exportable.graph.note is not None
+    path, _ = export_savedmodel(exportable, tmp_path / "base")
+    x = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("f")
+    np.testing.assert_allclose(SavedModelRunner(path).run(x), model(x), atol=1e-5)

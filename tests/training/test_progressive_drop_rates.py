@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from effnetv2_tf import ProgressiveLearning, build_network
+from effnetv2_tf import ProgressiveLearning, build_network, keras_compat
 from effnetv2_tf.models.layers import Dropout
 from effnetv2_tf.models.layers.residual_block import ResidualBlock
 from effnetv2_tf.training.drop_rates import DropRates
@@ -124,3 +124,40 @@ def test_images_in_0_255_pass_silently(tiny_spec, make_schedule, batches):
         warnings.filterwarnings("error", message=".*lie in")
         _fit(model, make_schedule(), lambda stage: batches(stage).map(lambda x, y: (x * 80, y)))
     assert int(model.optimizer.iterations) == 12
+
+
+def test_a_network_within_a_model_has_the_same_rates(tiny_network):
+    """Keras's own recursion comes to the blocks of a nested network from its end."""
+    alone = tiny_network(input_shape=(None, None, 1))
+    nested = tiny_network(input_shape=(None, None, 1))
+    image = keras.Input((None, None, 1))
+    for model in (keras.Sequential([nested]), keras.Model(image, nested(image)), alone):
+        DropRates(model).set_drop_path(0.2)
+        network = alone if model is alone else nested
+        rates = [x.drop_path_rate for x in network.layers if isinstance(x, ResidualBlock)]
+        np.testing.assert_allclose(rates, np.linspace(0, 0.2, len(rates)), atol=1e-7)
+        DropRates(model).set_drop_path(0.0)
+
+
+def _with_dropouts(*rates, noise_shape=(None, 1, 1, 1)):
+    x = image = keras.Input((None, None, 1))
+    for number, rate in enumerate(rates):
+        x = keras.layers.Dropout(rate, noise_shape=noise_shape, name=f"drop_{number}")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(2, activation="softmax")(x))
+
+
+def test_keras_drop_paths_keep_their_shares_through_a_stage_without():
+    model = _with_dropouts(0.01, 0.05, 0.2)
+    DropRates(model).set_drop_path(0.0)
+    DropRates(model).set_drop_path(0.4)  # as a second fit does
+    rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    np.testing.assert_allclose(rates, [0.02, 0.1, 0.4])
+
+
+@pytest.mark.skipif(not keras_compat.KERAS_3, reason="Keras 2's Dropout always can")
+@pytest.mark.parametrize("name", ["dropout_rate", "drop_path_rate"])
+def test_a_keras_dropout_of_rate_0_cannot_be_moved(make_schedule, batches, ends, name):
+    model = _with_dropouts(0.0, noise_shape=(None, 1, 1, 1) if "path" in name else None)
+    with pytest.raises(ValueError, match=f"`{name}`, but layer 'drop_0' was built with rate 0"):
+        _fit(_compiled(model), make_schedule(**ends(**{name: (0.0, 0.4)})), batches)
