@@ -59,7 +59,7 @@ def report(summary: dict, model_dir: Path) -> None:
             print(f"Left out {bad['count']} bad {split} records: {', '.join(bad['names'])}")
     print("Artefacts:")
     for name, what in (
-        ("model.keras", "network with averaged weights, for effnetv2_tf.load_model"),
+        ("model.keras", "the trained network, for effnetv2_tf.load_model"),
         ("checkpoints", "to go on training, and the best one"),
         ("history.csv", "every epoch"),
         ("curves.png", "the same as a picture"),

@@ -8,14 +8,17 @@ from effnetv2_tf.data.sources import SourceInfo
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.training.build import Sources
 from effnetv2_tf.training.checkpoints import Checkpoint
+from effnetv2_tf.training.schedule import StageSchedule
 
 
-def record_data(sources: Sources) -> dict[str, Any]:
-    """Names of the classes, number of training images, and the bad records met so far."""
+def record_data(sources: Sources, schedule: StageSchedule) -> dict[str, Any]:
+    """Names of classes, numbers of channels, images and steps, and the bad records met so far."""
     info = sources.train.info
     return {
         "class_names": list(info.class_names),
+        "source_channels": info.channels,
         "num_examples": info.num_examples,
+        "steps_per_epoch": _steps_per_epoch(schedule),
         "bad_records": {
             name: source.bad_records.reasons() for name, source in _by_name(sources).items()
         },
@@ -30,21 +33,26 @@ def restore_bad_records(sources: Sources, checkpoint: Checkpoint) -> None:
             source.bad_records.add(record, reason)
 
 
-def check_num_examples(info: SourceInfo, checkpoint: Checkpoint) -> None:
-    """Refuses training data with more or fewer images than before.
+def check_steps(info: SourceInfo, schedule: StageSchedule, checkpoint: Checkpoint) -> None:
+    """Refuses training data of which an epoch has more or fewer steps than before.
 
-    An epoch would have other steps, so that a checkpoint's step would lie in another epoch.
+    A checkpoint's step would lie in another epoch. An image more or less that leaves the steps as
+    they are is no harm.
 
     Raises:
-      UsageError: with both numbers.
+      UsageError: with both numbers of images.
     """
-    recorded = checkpoint.metadata.get("num_examples")  # None in an earlier version's run
-    if recorded is not None and recorded != info.num_examples:
+    recorded = checkpoint.metadata.get("steps_per_epoch")  # None in an earlier version's run
+    if recorded is not None and recorded != _steps_per_epoch(schedule):
         raise UsageError(
-            f"data: {info.name}: expected the run's {recorded} training images, received "
-            f"{info.num_examples}; give the data its images again, or train on it in another "
-            "--model_dir"
+            f"data: {info.name}: expected the run's {checkpoint.metadata['num_examples']} training "
+            f"images, received {info.num_examples}, of which epochs have other numbers of steps; "
+            "give the data its images again, or train on it in another --model_dir"
         )
+
+
+def _steps_per_epoch(schedule: StageSchedule) -> list[int]:
+    return [stage.steps_per_epoch for stage in schedule.stages]
 
 
 def _by_name(sources: Sources) -> dict[str, Any]:

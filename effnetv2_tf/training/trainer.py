@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from effnetv2_tf.data.decoding import find_broken_file
 from effnetv2_tf.data.sources import TooManyBadRecords
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
 from effnetv2_tf.files import write_text
@@ -21,11 +22,7 @@ from effnetv2_tf.training import build
 from effnetv2_tf.training.auxiliary import main_network
 from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
-from effnetv2_tf.training.data_record import (
-    check_num_examples,
-    record_data,
-    restore_bad_records,
-)
+from effnetv2_tf.training.data_record import check_steps, record_data, restore_bad_records
 from effnetv2_tf.training.distributed_validation import DistributedValidation
 from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Workers
 from effnetv2_tf.training.distribution import (
@@ -125,6 +122,7 @@ class Trainer:
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
                 self._report_missing_records(error)
+                self._report_broken_file(error)
                 self._report_lost_worker(error)
                 raise TrainingFailure(
                     f"TensorFlow stopped the run after step {self.progressive.next_step}: "
@@ -193,6 +191,16 @@ class Trainer:
             except TooManyBadRecords as error:
                 raise TrainingFailure(f"data: {error}") from cause
 
+    def _report_broken_file(self, cause: tf.errors.OpError) -> None:
+        """Raises a one-line TrainingFailure if `cause` is an image file that can be named."""
+        for source in (self.sources.train, self.sources.evaluation):
+            file = find_broken_file(source, cause.message)
+            if file:
+                raise TrainingFailure(
+                    f"data: {file}: cannot be decoded ({operation_fault(cause.message)}); repair "
+                    "or remove it and run the same command again: checkpoints are kept"
+                ) from cause
+
     def _report_missing_records(self, cause: tf.errors.OpError) -> None:
         """Raises a one-line UsageError if the training data ended before it should."""
         if "was expected to contain" in (cause.message or ""):  # of assert_cardinality
@@ -245,7 +253,7 @@ class Trainer:
             every_steps=recipe.checkpoints.every_steps,
             monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
             mode=recipe.checkpoints.mode,
-            about_data=functools.partial(record_data, self.sources),
+            about_data=functools.partial(record_data, self.sources, self.schedule),
         )
         # Machines that are taken away say so many seconds before.
         every_batches = 1 if self.workers.count == 1 else 8
@@ -281,7 +289,7 @@ class Trainer:
             return 0
         info = self.sources.train.info
         check_class_names(info, recorded_class_names(checkpoint, self.model_dir))
-        check_num_examples(info, checkpoint)
+        check_steps(info, self.schedule, checkpoint)
         restore_bad_records(self.sources, checkpoint)
         self.saver.resume(checkpoint)
         if len(self.records.rows) == self.schedule.epochs:

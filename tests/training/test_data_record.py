@@ -1,12 +1,14 @@
 """What a resumed run knows of the data it was begun with."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.loading import load_model_dir
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import CheckpointFolder, read_checkpoint
 from effnetv2_tf.training.trainer import Trainer
@@ -44,19 +46,36 @@ def _interrupt(run):
     CheckpointFolder(run / "checkpoints").by_step()[-1].unlink()
 
 
+def _begun(write_classes, make_recipe, folder, batch_size):
+    """A run of two epochs of twelve images, its recipe and its images."""
+    images = write_classes(folder / "images", ("cat", "dog"), 8)
+    recipe = make_recipe(
+        _folder_data(images),
+        training={"epochs": 2, "batch_size": batch_size},
+        checkpoints={"keep_last": 5},
+    )
+    Trainer(recipe, folder / "run", verbose=0).run()
+    return recipe, images
+
+
 @pytest.mark.parametrize("is_finished", [False, True])
-def test_another_number_of_images_is_refused(write_classes, make_recipe, tmp_path, is_finished):
-    """With it a step lies in another epoch: epochs were skipped, or made twice."""
-    images = write_classes(tmp_path / "images", ("cat", "dog"), 8)
-    recipe = make_recipe(_folder_data(images), training={"epochs": 2}, checkpoints={"keep_last": 5})
-    Trainer(recipe, tmp_path / "run", verbose=0).run()
+def test_other_steps_of_an_epoch_are_refused(write_classes, make_recipe, tmp_path, is_finished):
+    """With them a step lies in another epoch: epochs were skipped, or made twice."""
+    recipe, images = _begun(write_classes, make_recipe, tmp_path, batch_size=4)
     if not is_finished:
         _interrupt(tmp_path / "run")
     for number in range(4):
         (images / "dog" / f"{number}.png").unlink()
     with pytest.raises(UsageError) as caught:
         Trainer(recipe, tmp_path / "run", verbose=0).run()
-    assert f"{images}: expected the run's 12 training images, received 9;" in str(caught.value)
+    assert f"{images}: expected the run's 12 training images, received 9, of" in str(caught.value)
+
+
+def test_an_image_less_that_leaves_the_steps_is_no_harm(write_classes, make_recipe, tmp_path):
+    recipe, images = _begun(write_classes, make_recipe, tmp_path, batch_size=5)
+    _interrupt(tmp_path / "run")
+    (images / "dog" / "0.png").unlink()
+    assert Trainer(recipe, tmp_path / "run", verbose=0).run()["steps"] == 4
 
 
 def test_a_best_epoch_by_another_quantity_is_no_rival(write_classes, make_recipe, tmp_path):
@@ -82,6 +101,15 @@ def test_a_best_epoch_by_another_quantity_is_no_rival(write_classes, make_recipe
     }
     best = read_checkpoint(CheckpointFolder(tmp_path / "run" / "checkpoints").best)
     assert best.metadata["best"] == summary["best"]
+
+
+def test_grey_networks_prepare_files_alike_without_the_data(write_classes, make_recipe, tmp_path):
+    """Decoding to grey levels and decoding colours first differ by rounding."""
+    images = write_classes(tmp_path / "images", ("cat", "dog"), 8)
+    recipe = make_recipe({**_folder_data(images), "channels": 1})
+    Trainer(recipe, tmp_path / "run", verbose=0).run()
+    shutil.rmtree(images)
+    assert load_model_dir(tmp_path / "run").preparation.decoded_channels == 3
 
 
 def test_a_finished_run_that_is_run_again_keeps_its_bad_records(make_recipe, tmp_path):

@@ -82,6 +82,31 @@ def test_an_image_that_cannot_be_decoded_is_said(recipe_of, tmp_path):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_image_file_that_cannot_be_decoded_is_named(recipe_of, tmp_path, split):
+    """Its ends and headers are right, but not its Huffman table, which nobody reads before."""
+    for part in ("train", "validation"):
+        for number in range(8):
+            path = tmp_path / "images" / part / f"class{number % 2}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = np.full((9, 7, 3), 20 * number, np.uint8)
+            path.write_bytes(tf.io.encode_jpeg(picture).numpy())
+    broken = tmp_path / "images" / split / "class1" / "5.jpg"
+    data = bytearray(broken.read_bytes())
+    table = data.index(b"\xff\xc4") + 5
+    data[table : table + 16] = b"\xff" * 16
+    broken.write_bytes(data)
+    options = {"directory": str(tmp_path / "images")}
+    recipe = recipe_of(
+        {"source": "image_folder", "options": options, "eval_split": "validation"},
+        training={"batch_size": 4},
+    )
+    with pytest.raises(TrainingFailure) as caught:
+        Trainer(recipe, tmp_path / "run", verbose=0).run()
+    assert str(caught.value).startswith(f"data: {broken}: cannot be decoded (")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_few_bad_records_are_counted_in_the_summary(recipe_of, tmp_path):
     recipe = recipe_of(_record_data(tmp_path, (2, 5), 0.2), training={"batch_size": 5})
     summary = Trainer(recipe, tmp_path / "run", verbose=0).run()

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import tensorflow as tf
 from PIL import Image
 
+from effnetv2_tf.data.sources.bmp import BMP_START, HEADER_BYTES, bmp_fault, is_readable_bmp
+
 HEAD_BYTES = 8
 TAIL_BYTES = 1024  # an end marker may be followed by padding or other trailing bytes up to here
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -22,7 +24,6 @@ END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers TEM, RST0 .. RST7, SOI
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 GIF_STARTS, GIF_END = (b"GIF87a", b"GIF89a"), b"\x3b"
-BMP_START = b"BM"  # then the length of the file: 4 bytes, little-endian; 0 in some files
 
 PILLOW_ERRORS = (  # all that Image.open and verify were seen to raise
     OSError,
@@ -60,7 +61,7 @@ def _is_valid_at_length(encoded: tf.Tensor) -> tf.Tensor:
             (_starts_with(encoded, JPEG_START), lambda: _ends_with(encoded, JPEG_END)),
             (_starts_with(encoded, PNG_START), lambda: _ends_with(encoded, PNG_END)),
             (gif, lambda: tf.reduce_any(_without_zeros(_tail(encoded))[-1:] == GIF_END[0])),
-            (_starts_with(encoded, BMP_START), lambda: _has_declared_length(encoded)),
+            (_starts_with(encoded, BMP_START), lambda: is_readable_bmp(encoded)),
         ],
         default=lambda: tf.constant(False),
     )
@@ -87,13 +88,6 @@ def _without_zeros(data: tf.Tensor) -> tf.Tensor:
     return tf.boolean_mask(data, data != 0)
 
 
-def _has_declared_length(bmp: tf.Tensor) -> tf.Tensor:
-    field = tf.io.decode_raw(tf.strings.substr(bmp, len(BMP_START), 4), tf.uint8)
-    place_values = tf.constant([1, 256, 65536, 16777216], tf.int64)[: tf.size(field)]
-    declared = tf.reduce_sum(tf.cast(field, tf.int64) * place_values)
-    return declared <= tf.cast(tf.strings.length(bmp), tf.int64)
-
-
 def find_fault(path: Path) -> str | None:
     """Says what is wrong with an image file, or None if it looks complete.
 
@@ -102,7 +96,8 @@ def find_fault(path: Path) -> str | None:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
+            header = file.read(HEADER_BYTES)
+            head = header[:HEAD_BYTES]
             length = file.seek(0, io.SEEK_END)
             file.seek(max(length - TAIL_BYTES, 0))
             tail = file.read()
@@ -116,9 +111,9 @@ def find_fault(path: Path) -> str | None:
         return "empty file"
     if head.startswith(GIF_STARTS) and not tail.rstrip(b"\0").endswith(GIF_END):
         return "truncated GIF, no trailer"
-    if head.startswith(BMP_START) and length < struct.unpack("<I", head[2:6].ljust(4, b"\0"))[0]:
-        return "truncated BMP, shorter than its header says"
-    if not head.startswith((PNG_START, BMP_START, *GIF_STARTS)):
+    if head.startswith(BMP_START):
+        return bmp_fault(header, length) or _pillow_fault(path)
+    if not head.startswith((PNG_START, *GIF_STARTS)):
         return "not an image: no JPEG, PNG, GIF or BMP signature"
     return _pillow_fault(path)
 

@@ -21,6 +21,13 @@ def _encode(image_format: str) -> bytes:
     return buffer.getvalue()
 
 
+def _bmp(mode: str) -> bytes:
+    """The same picture with a palette, in grey levels, in black and white, or with opacity."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(_encode("PNG"))).convert(mode).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
 CASES = [
     *[(f"complete {f}", _encode(f), True) for f in FORMATS],
     *[(f"padded {f}", _encode(f) + b"\0" * 500, True) for f in FORMATS],
@@ -30,6 +37,10 @@ CASES = [
     ("JPEG padded beyond limits", _encode("JPEG") + b"\0" * 5000, False),
     ("JPEG without its last byte", _encode("JPEG")[:-1], False),
     ("PNG without IEND", _encode("PNG")[:-12], False),
+    ("BMP of grey levels", _bmp("L"), True),
+    ("BMP with opacity", _bmp("RGBA"), True),
+    ("BMP with a palette", _bmp("P"), False),
+    ("BMP in black and white", _bmp("1"), False),
     ("empty", b"", False),
     ("one byte", b"\xff", False),
     ("text", b"this is not an image\n", False),
@@ -56,6 +67,7 @@ def test_runs_in_tf_data():
         (_encode("JPEG")[:300], "truncated JPEG, no end-of-image marker"),
         (_encode("GIF")[:300], "truncated GIF, no trailer"),
         (_encode("BMP")[:300], "truncated BMP, shorter than its header says"),
+        (_bmp("P"), "BMP with colours of a palette, which TensorFlow does not read: save it"),
         (_encode("PNG")[:300], "broken image: "),
         (b"hello", "not an image: no JPEG, PNG, GIF or BMP signature"),
         (b"", "empty file"),
