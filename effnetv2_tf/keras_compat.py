@@ -275,6 +275,11 @@ def calls_of(layer: keras.layers.Layer) -> Iterator[tuple[list, list]]:
         yield list(taken), tf.nest.flatten(node.outputs)
 
 
+def can_drop(dropout: keras.layers.Dropout) -> bool:
+    """Whether a Keras `Dropout` may get a rate: Keras 3 gives one of 0 no random numbers."""
+    return not KERAS_3 or hasattr(dropout, "seed_generator")
+
+
 def learning_rate_value(optimizer: Any) -> Any:
     """The learning rate of the optimizer's next step, also if it follows a schedule."""
     # Keras's current optimizers keep a schedule here, its older ones in the public attribute.

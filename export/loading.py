@@ -166,7 +166,7 @@ def wrap_model(
       UsageError: if the model or the labels cannot be used, or no image size is known.
     """
     graph = build_deploy_graph(model)
-    _check_images(model, graph)
+    _check_is_square(model, graph)
     if preparation is None:
         if graph.image_shape[0] is None:
             raise UsageError(
@@ -189,13 +189,12 @@ def wrap_model(
     )
 
 
-def _check_images(model: keras.Model, graph: DeployGraph) -> None:
-    """Refuses a model whose images no file can hold, or that are not square."""
+def _check_is_square(model: keras.Model, graph: DeployGraph) -> None:
     height, width = graph.image_shape
-    if graph.channels not in (1, 3) or height != width:
+    if height != width:
         raise UsageError(
-            f"model {model.name!r}: expected square images of 1 or 3 channels, received "
-            f"{height or 'any'} x {width or 'any'} pixels of {graph.channels} channels"
+            f"model {model.name!r}: expected square images, or of any size, received "
+            f"{height or 'any'} x {width or 'any'} pixels"
         )
 
 

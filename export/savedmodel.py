@@ -20,6 +20,7 @@ BYTES_SIGNATURE = "serving_bytes"
 DEFAULT_SIGNATURE = "serving_default"
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _TOP_LABELS = 5
+_CHANNELS_OF_FILES = (1, 3)
 
 
 def version_folder(base: Path, version: int | None = None) -> Path:
@@ -52,9 +53,9 @@ def export_savedmodel(
     """Writes `base`/`version` in the layout that TensorFlow Serving watches.
 
     Signatures: `serving_default` takes `image` (batch, height, width, channels) and returns
-    the network's outputs; `serving_bytes` (for classifiers) takes `image_bytes`, a vector of
-    encoded JPEG or PNG files, and returns `probabilities` (batch, classes) and the likeliest
-    five `classes` and `labels` (batch, 5), best first.
+    the network's outputs; `serving_bytes` (for classifiers of 1 or 3 channels) takes
+    `image_bytes`, a vector of encoded JPEG or PNG files, and returns `probabilities` (batch,
+    classes) and the likeliest five `classes` and `labels` (batch, 5), best first.
 
     Args:
       exportable: what to export.
@@ -116,7 +117,7 @@ def _signatures(
     shape = infer.structured_input_signature[0][0].shape
     images = tf.TensorSpec(shape, input_dtype, name=INPUT_NAME)
     signatures = {DEFAULT_SIGNATURE: tf.function(serve_images, input_signature=[images])}
-    if not graph.is_classifier:
+    if not graph.is_classifier or graph.channels not in _CHANNELS_OF_FILES:
         return signatures
 
     top = min(_TOP_LABELS, len(exportable.labels))

@@ -57,6 +57,18 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         self.check_input_range(x)
         return super().predict(x, *args, **kwargs)
 
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        self.check_input_range(x)
+        return super().train_on_batch(x, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        self.check_input_range(x)
+        return super().test_on_batch(x, *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        self.check_input_range(x)
+        return super().predict_on_batch(x)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if args and tf.executing_eagerly():
             self.check_input_range(args[0])

@@ -73,7 +73,7 @@ def backbone(model: keras.Model) -> keras.Model:
             f"EfficientNets with its classifier. Its last layers: {names[-3:]}."
         )
     features = model.get_layer("head_norm").output
-    return EfficientNet(model.inputs, features, name=f"{model.name}_backbone")
+    return EfficientNet(model.input, features, name=f"{model.name}_backbone")
 
 
 def replace_head(
@@ -112,7 +112,7 @@ def replace_head(
         dtype="float32",
         name="classifier",
     )(x)
-    return EfficientNet(body.inputs, x, name=model.name)
+    return EfficientNet(body.input, x, name=model.name)
 
 
 def head_report(before: keras.Model, after: keras.Model) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from effnetv2_tf.data.sources.image_listing import EXTENSIONS, is_image_name
+from effnetv2_tf.data.sources.image_listing import EXTENSIONS, files_below, is_image_name
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.prediction.predictor import Prediction, Predictor, Unreadable
 
@@ -53,7 +52,7 @@ def find_images(names: Sequence[str | Path]) -> FoundImages:
             named.add(path)
             files[path] = None
             continue
-        below = _files_below(path)
+        below = files_below(path)
         images = [file for file in below if is_image_name(file)]
         if not images:
             raise UsageError(
@@ -101,11 +100,3 @@ def as_json(
         "skipped": list(map(str, others)),
     }
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-
-
-def _files_below(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [Path(parent, name) for name in names if name[0] != "."]
-    return sorted(found)

@@ -31,6 +31,7 @@ from effnetv2_tf.training.recipe_files import (
     read_tree,
 )
 
+_OF_RECIPES = ("overrides", "proxy")  # whose keys are those of a recipe, with dots
 _PROXY_MODEL_KEYS = ("model.dropout_rate", "model.drop_path_rate")
 SINGLE_OBJECTIVE_SAMPLERS = ("evolution", "controller")
 
@@ -211,7 +212,7 @@ def load_search(path: str | Path, overrides: Sequence[str] = ()) -> SearchConfig
     found = find_file(Path(path))
     tree = read_tree(found)
     for override in overrides:
-        apply_override(tree, override)
+        apply_override(tree, override, flat=_OF_RECIPES)
     return parse_section(SearchConfig, tree, str(found))
 
 

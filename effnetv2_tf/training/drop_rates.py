@@ -52,7 +52,7 @@ class DropRates:
             if not any(getattr(stage.regularization, name) for stage in stages):
                 continue
             for layer in layers:
-                if keras_compat.KERAS_3 and not hasattr(layer, "seed_generator"):
+                if not keras_compat.can_drop(layer):
                     raise ValueError(
                         f"The schedule moves `{name}`, but layer {layer.name!r} was built with "
                         "rate 0, and then Keras's Dropout has no random numbers: build it with a "

@@ -118,14 +118,20 @@ def find_file(path: Path) -> Path:
     )
 
 
-def apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str, flat: Sequence[str] = ()) -> None:
     """Puts the value of `section.key=value` into a tree of plain values.
+
+    Args:
+      tree: that is changed.
+      override: as the user gave it.
+      flat: sections whose own keys have dots.
 
     Raises:
       UsageError: if it is not of that form, or the section is none.
     """
     keys, separator, text = override.partition("=")
-    *parents, last = keys.split(".")
+    section, dot, key = keys.partition(".")
+    *parents, last = (section, key) if dot and section in flat else keys.split(".")
     if not separator or "" in (*parents, last):
         raise UsageError(f"--set: expected section.key=value, received {override!r}")
     try:

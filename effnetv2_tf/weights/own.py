@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.specs import NetworkSpec, Preprocessing
 from effnetv2_tf.weights import hdf5
 from effnetv2_tf.weights.mapping import Origin, Origins, WeightFile
@@ -17,6 +18,7 @@ from effnetv2_tf.weights.variants import variable_shapes
 SOURCE = "effnetv2_tf"
 _NO_WEIGHT = "state of the optimizer or of metrics"
 # Names in Keras's layout by classes; a block's inner layers go by their attributes there.
+_ALIASES = {"swish": "silu"}  # the name in Keras 2
 _CLASSES = {"stem": "conv2d", "head": "pointwise_conv2d", "classifier": "dense"}
 _BLOCK_CLASSES = {"mbconv": "mb_conv", "fused": "fused_mb_conv"}
 
@@ -55,6 +57,7 @@ def _with_configuration(file: WeightFile, spec: NetworkSpec, path: Path) -> Weig
     with zipfile.ZipFile(path) as archive:
         layers = json.loads(archive.read("config.json"))["config"]["layers"]
     configs = {layer["config"]["name"]: layer["config"] for layer in layers}
+    _check_activation(configs.get("stem_norm", {}).get("activation"), spec, path)
     if "normalization" in configs:
         normalization = configs["normalization"]
         preprocessing = Preprocessing(
@@ -69,6 +72,17 @@ def _with_configuration(file: WeightFile, spec: NetworkSpec, path: Path) -> Weig
         padding=configs.get("stage1_block1", {}).get("padding", "same"),
         batch_norm_epsilon=configs.get("stem_norm", {}).get("epsilon"),
     )
+
+
+def _check_activation(recorded: str | None, spec: NetworkSpec, path: Path) -> None:
+    """Refuses the weights of a network with another activation, whose tensors look the same."""
+    theirs, ours = (_ALIASES.get(name or "", name) for name in (recorded, spec.activation))
+    if recorded is not None and theirs != ours:
+        raise UsageError(
+            f"{path}: was trained with activation {recorded!r}, but the network has "
+            f"{spec.activation!r}: build the network from "
+            f"dataclasses.replace(spec, activation={recorded!r})"
+        )
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -151,12 +151,8 @@ def test_wrong_use_is_one_line_and_2(arguments, message):
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("shape", "received"),
-    [((32, 32, 4), "32 x 32 pixels of 4 channels"), ((32, 48, 3), "32 x 48 pixels of 3 channels")],
-)
-def test_images_that_no_file_gives_are_refused(shape, received):
-    inputs = keras.Input(shape)
+def test_images_that_are_not_square_are_refused():
+    inputs = keras.Input((32, 48, 3))
     model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs)))
-    with pytest.raises(UsageError, match=f"square images of 1 or 3 channels, received {received}"):
+    with pytest.raises(UsageError, match="expected square images, or .* received 32 x 48 pixels"):
         wrap_model(model)

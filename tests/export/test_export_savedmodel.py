@@ -156,3 +156,14 @@ def test_a_model_that_is_not_folded_is_served(tmp_path):
     path, _ = export_savedmodel(exportable, tmp_path / "base")
     x = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("f")
     np.testing.assert_allclose(SavedModelRunner(path).run(x), model(x), atol=1e-5)
+
+
+def test_four_channels_are_served_but_no_files(tmp_path):
+    inputs = keras.Input((8, 8, 4))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(x))
+    path, _ = export_savedmodel(wrap_model(model), tmp_path / "base")
+    runner = SavedModelRunner(path)
+    assert BYTES_SIGNATURE not in runner.signatures
+    x = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 4)).astype("f")
+    np.testing.assert_allclose(runner.run(x), model(x), atol=1e-5)

@@ -28,6 +28,9 @@ WAYS = {
     ),
     "evaluate": lambda model, images: model.evaluate(images, LABELS, verbose=0),
     "predict": lambda model, images: model.predict(images, verbose=0),
+    "train_on_batch": lambda model, images: model.train_on_batch(images, LABELS),
+    "test_on_batch": lambda model, images: model.test_on_batch(images, LABELS),
+    "predict_on_batch": lambda model, images: model.predict_on_batch(images),
 }
 
 

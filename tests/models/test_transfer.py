@@ -1,5 +1,7 @@
 """Freezing, new heads and learning rates by depth."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -118,6 +120,13 @@ def test_a_backbone_gives_the_last_feature_map(tiny_network):
     logits = pooled @ kernel + bias
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(model(_images()), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_made_of_a_network_takes_its_images_without_a_word(tiny_network):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        transfer.backbone(tiny_network()).predict(_images(), verbose=0)
+        transfer.replace_head(tiny_network(), classes=3).predict(_images(), verbose=0)
 
 
 def test_impossible_heads(tiny_network):

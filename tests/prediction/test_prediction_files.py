@@ -29,6 +29,16 @@ def test_folders_and_files(image_folder):
     assert found.others == (text,)  # of the folder; named, it is tried all the same
 
 
+def test_links_are_followed_but_not_in_a_circle(tmp_path, image_folder):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "one.png").write_bytes((image_folder / "dogs" / "alpha.png").read_bytes())
+    (image_folder / "dogs" / "linked").symlink_to(tmp_path / "more")
+    (image_folder / "dogs" / "back").symlink_to(image_folder)
+    found = find_images([image_folder / "dogs"]).files
+    names = [path.relative_to(image_folder).as_posix() for path in found]
+    assert names == ["dogs/alpha.png", "dogs/grey.jpeg", "dogs/linked/one.png"]
+
+
 def test_a_folder_without_images(tmp_path, image_folder):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -57,6 +57,17 @@ def test_wrong_values_are_named(override, message):
         load_search("configs/search_v2_digits.yaml", [override])
 
 
+def test_an_override_of_the_proxy_is_of_one_key():
+    path = "configs/search_v2_digits.yaml"
+    given = load_search(path).proxy
+    changed = load_search(path, ["proxy.learning_rate.per_256=0.5", "overrides.seed=3"])
+    assert changed.proxy == {**given, "learning_rate.per_256": 0.5}
+    recipe, proxy = load_recipes(changed)
+    before = load_recipes(load_search(path))[1]
+    assert proxy.learning_rate == before.learning_rate.model_copy(update={"per_256": 0.5})
+    assert recipe.seed == proxy.seed == 3
+
+
 def test_weights_fit_one_network_alone():
     config = load_search("configs/search_v2_digits.yaml", ["overrides={model.weights: x.h5}"])
     with pytest.raises(UsageError, match=r"model\.weights: expected none, received 'x\.h5'"):

@@ -46,6 +46,15 @@ def test_own_files_load(form, saved, tiny_network, values, images):
     np.testing.assert_allclose(model(images(32)), trained(images(32)), rtol=1e-6)
 
 
+def test_another_activation_is_refused(tiny_spec, tmp_path):
+    """Its tensors have the same names and shapes."""
+    other = build_network(dataclasses.replace(tiny_spec, activation="relu"), classes=4)
+    other.save(tmp_path / "model.keras")
+    model = build_network(tiny_spec, classes=4)
+    with pytest.raises(UsageError, match="trained with activation 'relu', .* has 'silu'"):
+        load_weights(model, tmp_path / "model.keras")
+
+
 @pytest.mark.parametrize("form", ["model.keras", "model.h5"])
 def test_state_of_training_is_left_out(form, tiny_network, tmp_path, values):
     trained = tiny_network()

@@ -80,7 +80,7 @@ def list_folder(directory: Path, class_names: Sequence[str] | None = None) -> Li
     labels: list[int] = []
     for folder in folders:
         _check_known_class(folder, names, directory / folder)
-        found = _files_below(directory / folder)
+        found = files_below(directory / folder)
         if not found:
             raise DataError(
                 "empty class folder",
@@ -175,12 +175,20 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS
 
 
-def _files_below(directory: Path) -> list[Path]:
+def files_below(directory: Path) -> list[Path]:
+    """The files in a folder and those within it, hidden ones left out; links are followed."""
     found: list[Path] = []
-    for folder, subfolders, names in os.walk(directory):
-        subfolders[:] = [name for name in subfolders if name[0] != "."]
+    for folder, subfolders, names in os.walk(directory, followlinks=True):
+        subfolders[:] = [
+            name for name in subfolders if name[0] != "." and not _leads_back(Path(folder, name))
+        ]
         found += [Path(folder, name) for name in names if name[0] != "."]
     return sorted(found)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _read_rows(path: Path) -> list[tuple[str, str]]:

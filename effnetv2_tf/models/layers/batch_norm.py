@@ -9,6 +9,10 @@ import tensorflow as tf
 from effnetv2_tf import keras_compat
 from effnetv2_tf.models.layers.activations import get_activation, silu, silu_gradient
 
+# TensorFlow makes one operation of a convolution, its norm at inference and these, for which it
+# then has no kernel on CPUs.
+_WITHOUT_KERNEL = ("mish", "tanh")
+
 
 @keras_compat.register_serializable("effnetv2_tf")
 class BatchNorm(keras_compat.Layer):
@@ -66,7 +70,7 @@ class BatchNorm(keras_compat.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not (training and self.trainable):
-            outputs = self._fused(inputs, False, **self._tensors()).y
+            outputs = self._normalize_with_moving_statistics(inputs)
         elif self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
             outputs = self._normalize_with_global_batch(inputs)
         elif self.recompute and self._activate is silu:
@@ -74,6 +78,12 @@ class BatchNorm(keras_compat.Layer):
         else:
             outputs = self._normalize_with_batch(inputs)
         return self._activate(outputs)
+
+    def _normalize_with_moving_statistics(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self.activation in _WITHOUT_KERNEL:
+            mean, variance = map(tf.convert_to_tensor, (self.moving_mean, self.moving_variance))
+            return self._normalize(inputs, mean, variance)
+        return self._fused(inputs, False, **self._tensors()).y
 
     def _fused(self, inputs: tf.Tensor, is_training: bool, **arguments: Any) -> Any:
         return tf.raw_ops.FusedBatchNormV3(
@@ -160,9 +170,12 @@ class BatchNorm(keras_compat.Layer):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
             variable = keras_compat.tf_variable(moving)
             variable.assign_sub((variable - tf.stop_gradient(batch)) * (1.0 - self.momentum))
+        return self._normalize(inputs, mean, variance)
+
+    def _normalize(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
         scale = tf.math.rsqrt(variance + self.epsilon) * tf.convert_to_tensor(self.gamma)
         offset = tf.convert_to_tensor(self.beta) - mean * scale
-        return tf.cast(x * scale + offset, inputs.dtype)
+        return tf.cast(tf.cast(inputs, tf.float32) * scale + offset, inputs.dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -147,3 +147,15 @@ def test_recomputing_waits_for_the_gradient():
     assert len(norms) == 2
     assert not norms[0].control_inputs
     assert norms[1].inputs[0].op.control_inputs
+
+
+@pytest.mark.parametrize("activation", ["mish", "relu", "relu6", "silu", "tanh"])
+def test_every_activation_is_predicted_after_a_convolution(activation):
+    """TensorFlow makes one operation of the three, which it has not for all of them."""
+    image = keras.Input((8, 8, 3))
+    norm = BatchNorm(activation=activation)
+    model = keras.Model(image, norm(keras.layers.Conv2D(4, 3, use_bias=False)(image)))
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0), model(images, training=False), atol=1e-5
+    )
