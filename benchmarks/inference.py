@@ -140,10 +140,11 @@ def with_biases(model: Any) -> Any:
     """A fresh Keras model with biases and means of norms that are not zero, as after training."""
     import numpy as np
 
+    from effnetv2_tf import keras_compat
+
     random = np.random.default_rng(0)
     for variable in model.weights:
-        name = getattr(variable, "path", variable.name).split(":")[0].rsplit("/", 1)[-1]
-        if name in _ZEROS:
+        if keras_compat.variable_path(variable).rpartition("/")[2] in _ZEROS:
             variable.assign(random.normal(0, 0.1, variable.shape))
     return model
 

@@ -268,13 +268,6 @@ def flatten_layers(model: keras.layers.Layer) -> list:
     return list(found.values())
 
 
-def calls_of(layer: keras.layers.Layer) -> Iterator[tuple[list, list]]:
-    """Symbolic tensors that a layer, or a model, was called on, and those that came out."""
-    for node in layer._inbound_nodes:
-        taken = node.input_tensors if KERAS_3 else node.keras_inputs
-        yield list(taken), tf.nest.flatten(node.outputs)
-
-
 def can_drop(dropout: keras.layers.Dropout) -> bool:
     """Whether a Keras `Dropout` may get a rate: Keras 3 gives one of 0 no random numbers."""
     return not KERAS_3 or hasattr(dropout, "seed_generator")

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from effnetv2_tf import keras_compat
 from effnetv2_tf.export.graph_steps import (
     Block,
     Classifier,
@@ -21,6 +21,7 @@ from effnetv2_tf.export.graph_steps import (
     SqueezeExcitation,
     Step,
 )
+from effnetv2_tf.models.layer_calls import layer_of, nodes_in_order
 from effnetv2_tf.models.layers import (
     BatchNorm,
     Dropout,
@@ -62,17 +63,18 @@ def layers_in_order(model: keras.Model) -> list[Any]:
 
 
 def _check_chain(model: keras.Model) -> None:
-    (tensor,), before = model.inputs, "the input"
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        calls = keras_compat.calls_of(layer)
-        outputs = [made for taken, made in calls if len(taken) == 1 and taken[0] is tensor]
-        if len(outputs) != 1 or len(outputs[0]) != 1:
+    tensor, before = model.inputs[0], "the input"
+    called = []
+    for node in nodes_in_order(model):
+        layer = layer_of(node)
+        if [id(t) for t in tf.nest.flatten(node.input_tensors)] != [id(tensor)]:
             raise NotFoldable(f"layer {layer.name!r} does not follow {before}")
-        (tensor,), before = outputs[0], repr(layer.name)
-    if not any(tensor is output for output in model.outputs):
-        raise NotFoldable(f"the output does not follow {before}")
+        tensor, before = tf.nest.flatten(node.outputs)[0], repr(layer.name)
+        called.append(id(layer))
+    # A layer that is called twice is there once; an operation such as x + 1 is none.
+    layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+    if called != [id(layer) for layer in layers]:
+        raise NotFoldable(f"layer {layers[-1].name!r} is not called once, after the others")
 
 
 def fold(layers: Layers) -> tuple[list[Step], str]:

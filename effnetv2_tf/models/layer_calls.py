@@ -40,17 +40,32 @@ def calls_in_model(model: keras.Model, input_shape: Shape) -> Iterator[LayerCall
     if isinstance(model, keras.Sequential):
         yield from calls_in_chain(model.layers, input_shape)
         return
+    nodes = nodes_in_order(model)
+    shapes: dict[int, Shape] = {id(model.inputs[0]): input_shape}
+    for node in nodes:
+        yield _call_of_node(node, shapes)
+
+
+def nodes_in_order(model: keras.Model) -> list[Any]:
+    """Keras's nodes of a functional model's graph in the order of computation, without inputs.
+
+    Raises:
+      ValueError: for a subclassed model, whose order of layers is not known.
+    """
     nodes_by_depth = getattr(model, "_nodes_by_depth", None)
     if nodes_by_depth is None:
         raise ValueError(
             f"model {model.name!r}: expected a functional or sequential Keras model, received "
             f"a {type(model).__name__}, whose order of layers is not known"
         )
-    shapes: dict[int, Shape] = {id(model.inputs[0]): input_shape}
-    for depth in sorted(nodes_by_depth, reverse=True):
-        for node in nodes_by_depth[depth]:
-            if not node.is_input:
-                yield _call_of_node(node, shapes)
+    depths = sorted(nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in nodes_by_depth[depth] if not node.is_input]
+
+
+def layer_of(node: Any) -> Any:
+    """The layer, or in Keras 3 the operation, of which a node is a call."""
+    # Nodes name it differently in Keras 2 and 3.
+    return tf.nest.flatten(node.outputs)[0]._keras_history[0]
 
 
 def calls_in_chain(layers: Sequence[Any], shape: Shape) -> Iterator[LayerCall]:
@@ -64,7 +79,7 @@ def calls_in_chain(layers: Sequence[Any], shape: Shape) -> Iterator[LayerCall]:
 def _call_of_node(node: Any, shapes: dict[int, Shape]) -> LayerCall:
     """The call that a node of a model's graph stands for; notes its outputs' shapes."""
     outputs = tf.nest.flatten(node.outputs)
-    layer = outputs[0]._keras_history[0]  # nodes name it differently in Keras 2 and 3
+    layer = layer_of(node)
     # Arguments that are no tensors of the graph, such as numbers, have no shape here.
     before = [shapes[id(t)] for t in tf.nest.flatten(node.input_tensors) if id(t) in shapes]
     input_shape = before[0] if len(before) == 1 else before

@@ -20,7 +20,7 @@ def record_data(sources: Sources, schedule: StageSchedule) -> dict[str, Any]:
         "num_examples": info.num_examples,
         "steps_per_epoch": _steps_per_epoch(schedule),
         "bad_records": {
-            name: source.bad_records.reasons() for name, source in _by_name(sources).items()
+            name: source.bad_records.reasons() for name, source in sources.by_name.items()
         },
     }
 
@@ -28,7 +28,7 @@ def record_data(sources: Sources, schedule: StageSchedule) -> dict[str, Any]:
 def restore_bad_records(sources: Sources, checkpoint: Checkpoint) -> None:
     """Notes what the run that is resumed has met: what it does not read again it cannot find."""
     recorded = checkpoint.metadata.get("bad_records", {})
-    for name, source in _by_name(sources).items():
+    for name, source in sources.by_name.items():
         for record, reason in recorded.get(name, {}).items():
             source.bad_records.add(record, reason)
 
@@ -53,7 +53,3 @@ def check_steps(info: SourceInfo, schedule: StageSchedule, checkpoint: Checkpoin
 
 def _steps_per_epoch(schedule: StageSchedule) -> list[int]:
     return [stage.steps_per_epoch for stage in schedule.stages]
-
-
-def _by_name(sources: Sources) -> dict[str, Any]:
-    return {"train": sources.train, "evaluation": sources.evaluation}

@@ -16,7 +16,7 @@ from effnetv2_tf.models.scaling import drop_path_rates
 from effnetv2_tf.training.schedule import Stage
 
 # A Keras layer's share of the model's largest drop-path rate, for when all rates are 0.
-_keras_shares: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+_SHARES: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 
 
 class DropRates:
@@ -36,7 +36,7 @@ class DropRates:
         keras_dropouts = [layer for layer in layers if type(layer) is keras.layers.Dropout]
         self._keras_drop_paths = [d for d in keras_dropouts if _drops_samples(d)]
         self._keras_dropouts = [d for d in keras_dropouts if not _drops_samples(d)]
-        self._keras_shares = _shares(self._keras_drop_paths)
+        _note_shares(self._keras_drop_paths)
 
     def check(self, stages: Sequence[Stage]) -> None:
         """Refuses stages that give a rate to a layer that cannot drop anything.
@@ -46,7 +46,7 @@ class DropRates:
         """
         moved = {
             "dropout_rate": self._keras_dropouts,
-            "drop_path_rate": [d for d in self._keras_drop_paths if _keras_shares[d] > 0],
+            "drop_path_rate": [d for d in self._keras_drop_paths if _SHARES[d] > 0],
         }
         for name, layers in moved.items():
             if not any(getattr(stage.regularization, name) for stage in stages):
@@ -86,20 +86,18 @@ class DropRates:
                 block.set_drop_path_rate(block_rate)
         for number, cell in enumerate(self._cells, start=1):
             cell.set_drop_path_rate(rate * number / len(self._cells))
-        return _set_keras_rates(
-            self._keras_drop_paths, [rate * share for share in self._keras_shares]
-        )
+        keras_rates = [rate * _SHARES[layer] for layer in self._keras_drop_paths]
+        return _set_keras_rates(self._keras_drop_paths, keras_rates)
 
 
-def _shares(drop_paths: list) -> list[float]:
+def _note_shares(drop_paths: list) -> None:
     """Shares of the largest rate; where all are 0, those of before, or linear by position."""
     largest = max((float(layer.rate) for layer in drop_paths), default=0.0)
     for position, layer in enumerate(drop_paths, start=1):
         if largest:
-            _keras_shares[layer] = float(layer.rate) / largest
+            _SHARES[layer] = float(layer.rate) / largest
         else:
-            _keras_shares.setdefault(layer, position / len(drop_paths))
-    return [_keras_shares[layer] for layer in drop_paths]
+            _SHARES.setdefault(layer, position / len(drop_paths))
 
 
 def _drops_samples(layer: Any) -> bool:

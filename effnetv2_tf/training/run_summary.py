@@ -57,10 +57,7 @@ def summarize(
         "train_seconds": round(seconds, 2),
         "images_per_second": round(images / max(seconds, 1e-9), 2),
         "stages": _stage_summaries(schedule, rows),
-        "bad_records": {
-            "train": _bad_records(sources.train),
-            "evaluation": _bad_records(sources.evaluation),
-        },
+        "bad_records": {name: _bad_records(s) for name, s in sources.by_name.items()},
         "seed": recipe.seed,
         "precision": recipe.training.precision,
         "versions": versions(),

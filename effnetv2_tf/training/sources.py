@@ -29,6 +29,11 @@ class Sources:
     train: Source
     evaluation: Source
 
+    @property
+    def by_name(self) -> dict[str, Source]:
+        """Both, as reports call them."""
+        return {"train": self.train, "evaluation": self.evaluation}
+
 
 def open_sources(recipe: Recipe) -> Sources:
     """Opens the training and the evaluation split.

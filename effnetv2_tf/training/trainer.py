@@ -122,8 +122,8 @@ class Trainer:
             except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
                 self._report_bad_records(error)
                 self._report_missing_records(error)
-                self._report_broken_file(error)
                 self._report_lost_worker(error)
+                self._report_broken_file(error)  # last: it reads the files
                 raise TrainingFailure(
                     f"TensorFlow stopped the run after step {self.progressive.next_step}: "
                     f"{operation_fault(error.message)}; checkpoints are kept, --verbosity=1 shows "
@@ -185,7 +185,7 @@ class Trainer:
 
     def _report_bad_records(self, cause: Exception) -> None:
         """Raises a one-line TrainingFailure if a source has too many bad records."""
-        for source in (self.sources.train, self.sources.evaluation):
+        for source in self.sources.by_name.values():
             try:
                 source.bad_records.check()
             except TooManyBadRecords as error:
@@ -193,7 +193,7 @@ class Trainer:
 
     def _report_broken_file(self, cause: tf.errors.OpError) -> None:
         """Raises a one-line TrainingFailure if `cause` is an image file that can be named."""
-        for source in (self.sources.train, self.sources.evaluation):
+        for source in self.sources.by_name.values():
             file = find_broken_file(source, cause.message)
             if file:
                 raise TrainingFailure(

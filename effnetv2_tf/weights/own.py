@@ -17,8 +17,8 @@ from effnetv2_tf.weights.variants import variable_shapes
 
 SOURCE = "effnetv2_tf"
 _NO_WEIGHT = "state of the optimizer or of metrics"
-# Names in Keras's layout by classes; a block's inner layers go by their attributes there.
 _ALIASES = {"swish": "silu"}  # the name in Keras 2
+# Names in Keras's layout by classes; a block's inner layers go by their attributes there.
 _CLASSES = {"stem": "conv2d", "head": "pointwise_conv2d", "classifier": "dense"}
 _BLOCK_CLASSES = {"mbconv": "mb_conv", "fused": "fused_mb_conv"}
 

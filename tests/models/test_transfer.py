@@ -125,8 +125,12 @@ def test_a_backbone_gives_the_last_feature_map(tiny_network):
 def test_what_is_made_of_a_network_takes_its_images_without_a_word(tiny_network):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        transfer.backbone(tiny_network()).predict(_images(), verbose=0)
-        transfer.replace_head(tiny_network(), classes=3).predict(_images(), verbose=0)
+        for model in (
+            transfer.backbone(tiny_network()),
+            transfer.replace_head(tiny_network(), classes=3),
+        ):
+            model(_images())  # `predict` does not ask
+            model.predict(_images(), verbose=0)
     assert [str(w.message) for w in caught if "structure" in str(w.message)] == []
 
 
