@@ -28,6 +28,7 @@ def _define_flags() -> dict[str, Any]:
         "output": flags.DEFINE_string("output", None, "Folder; runs/STUDY if unset."),
         "workers": flags.DEFINE_integer("workers", 1, "Processes that make trials."),
         "trials": flags.DEFINE_integer("trials", None, "In all, in place of trials.number."),
+        "retry_failed": flags.DEFINE_bool("retry_failed", False, "Train failed networks again."),
         "set": flags.DEFINE_multi_string("set", [], "Overrides one key; repeatable."),
     }
 
@@ -43,9 +44,12 @@ def main(given: dict[str, Any]) -> None:
     # This process proposes and keeps the records: the trials need the memory of GPUs.
     tf.config.set_visible_devices([], "GPU")
     from effnetv2_tf.search.session import Session
+    from effnetv2_tf.search.study import retry_failed
     from effnetv2_tf.search.workers import work_in_processes
 
     session = Session(job)  # in any case: what is wrong is to be said here, once
+    if given["retry_failed"]:
+        retry_failed(session.study)
     print(
         f"{job.study}: {session.space.size:,} networks in the space, {job.budget} trials by "
         f"{job.config.sampler.kind}; {job.output}",
@@ -98,6 +102,8 @@ def _report(session: Any) -> None:
         classes=session.classes,
         channels=session.channels,
     )
+    if summary.get("failed"):
+        print(f"{summary['failed']} networks failed; --retry_failed trains them again")
     best = summary["best"]
     reward = "" if best["reward"] is None else f"reward {best['reward']:.4f}, "
     print(

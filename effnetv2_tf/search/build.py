@@ -13,7 +13,7 @@ from effnetv2_tf.search.config import SearchConfig
 from effnetv2_tf.search.decisions import Space
 from effnetv2_tf.search.evolution import EvolutionSampler
 from effnetv2_tf.search.rewards import FlopsAware, MultiObjective, Reward, TrainingAware
-from effnetv2_tf.search.samplers import ControllerSampler, RandomSampler
+from effnetv2_tf.search.samplers import ControllerSampler, RandomSampler, SeededByTrial
 from effnetv2_tf.search.spaces import FusingSpace, StageSpace
 from effnetv2_tf.training import build
 from effnetv2_tf.training.recipe import Recipe
@@ -72,17 +72,8 @@ def network_rows(recipe: Recipe, classes: int, channels: int) -> tuple[StageRow,
     return stage_table(build.build_model(recipe, classes, channels), size)
 
 
-def build_sampler(
-    config: SearchConfig, space: Space, session: int = 0
-) -> optuna.samplers.BaseSampler:
-    """The configuration's sampler.
-
-    Args:
-      config: of the search.
-      space: to sample from.
-      session: for Optuna's own samplers, whose random numbers begin anew in every process: a
-        number that differs between the processes of a search.
-    """
+def build_sampler(config: SearchConfig, space: Space) -> optuna.samplers.BaseSampler:
+    """The configuration's sampler, for the points of `space`."""
     section, seed = config.sampler, config.seed
     if section.kind == "random":
         return RandomSampler(space.decisions, seed)
@@ -96,10 +87,14 @@ def build_sampler(
         names = ControllerSettings.__dataclass_fields__
         settings = ControllerSettings(**{name: getattr(section, name) for name in names})
         return ControllerSampler(space.decisions, seed, settings)
-    number = (seed * 1_000_003 + session * 7919) % 2**32
     if section.kind == "tpe":
-        return optuna.samplers.TPESampler(seed=number)
-    return optuna.samplers.NSGAIISampler(population_size=section.population, seed=number)
+        return SeededByTrial(lambda number: optuna.samplers.TPESampler(seed=number), seed)
+    return SeededByTrial(
+        lambda number: optuna.samplers.NSGAIISampler(
+            population_size=section.population, seed=number
+        ),
+        seed,
+    )
 
 
 def build_pruner(config: SearchConfig) -> optuna.pruners.BasePruner:

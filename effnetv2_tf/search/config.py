@@ -48,7 +48,7 @@ class SpaceSection(Section):
     blocks: tuple[BlockKind, ...] = PAPER_BLOCKS
     kernel_sizes: tuple[PositiveInt, ...] = PAPER_KERNELS
     expansions: tuple[PositiveInt, ...] = PAPER_EXPANSIONS
-    se_ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
+    se_ratio: Annotated[float, Field(ge=0, le=1)] = 0.25
     fused_stages: tuple[Annotated[int, Field(ge=0)], ...] = (0, 3, 5, 7)
     blocks_per_cell: PositiveInt = 5
     operations: tuple[Operation, ...] = OPERATIONS

@@ -13,17 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 from effnetv2_tf.search.config import SearchConfig
 from effnetv2_tf.search.decisions import Space
 from effnetv2_tf.search.rewards import Measurement, Reward
-from effnetv2_tf.search.samplers import REWARD
 from effnetv2_tf.search.step_time import Timing
 from effnetv2_tf.search.trial_process import TrialTask, try_recipe
+from effnetv2_tf.search.trials import FOLDER, INHERITED_FROM, MEASUREMENT, REWARD, SAME_AS
 from effnetv2_tf.training.isolated_run import Limits, run_isolated
 from effnetv2_tf.training.recipe import Recipe
-
-# User attributes of trials.
-MEASUREMENT = "measurement"
-FOLDER = "folder"
-SAME_AS = "same_as"
-INHERITED_FROM = "inherited_from"
 
 # As `run_isolated(try_recipe, ...)`: the task, its limits, what listens; gives the result.
 Try = Callable[[TrialTask, Limits, Callable[[Any], None]], dict[str, Any]]
@@ -86,10 +80,10 @@ class Evaluation:
             for decision in self._space.decisions
         }
         finished = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        known = next((other for other in finished if other.params == choices), None)
+        hopeless = trial.study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        known = next((t for t in (*finished, *hopeless) if t.params == choices), None)
         if known is not None:
-            trial.set_user_attr(SAME_AS, known.number)
-            return self._record(trial, known.user_attrs[MEASUREMENT])
+            return self._record_known(trial, known)
         folder = trial.user_attrs.get(FOLDER) or f"trials/{trial.number:05d}"
         trial.set_user_attr(FOLDER, folder)
         recipe = self._space.recipe(self._space.decode(choices), self._proxy)
@@ -105,6 +99,14 @@ class Evaluation:
         measured: dict[str, Any] = {}
         result = self._try_task(task, self._limits, lambda news: self._note(trial, measured, news))
         return self._record(trial, {**measured, "accuracy": result["accuracy"]})
+
+    def _record_known(self, trial: optuna.Trial, known: FrozenTrial) -> tuple[float, ...]:
+        """Takes over what an earlier trial of the same network came to."""
+        trial.set_user_attr(SAME_AS, known.number)
+        objectives = self._record(trial, known.user_attrs[MEASUREMENT])
+        if known.state == TrialState.PRUNED:
+            raise optuna.TrialPruned(f"as hopeless as trial {known.number}")
+        return objectives
 
     def _note(self, trial: optuna.Trial, measured: dict[str, Any], news: dict[str, Any]) -> None:
         """Takes down what the trial's process tells; ends a hopeless trial."""

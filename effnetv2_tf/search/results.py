@@ -18,10 +18,16 @@ from effnetv2_tf.reporting.cells import draw_genotype
 from effnetv2_tf.reporting.pareto import Direction, pareto_front
 from effnetv2_tf.search.build import network_rows
 from effnetv2_tf.search.decisions import Space
-from effnetv2_tf.search.evaluation import INHERITED_FROM, MEASUREMENT, SAME_AS
 from effnetv2_tf.search.rewards import Measurement
-from effnetv2_tf.search.samplers import REWARD
-from effnetv2_tf.search.study import REASON, RETRY_OF, counted
+from effnetv2_tf.search.trials import (
+    INHERITED_FROM,
+    MEASUREMENT,
+    REASON,
+    RETRY_OF,
+    REWARD,
+    SAME_AS,
+    ended,
+)
 from effnetv2_tf.training.monitors import rows_to_csv
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import dump_recipe
@@ -42,7 +48,7 @@ def trial_rows(
       trials: of the study.
       directions: of its objectives; with several, `on_front` says who is not dominated.
     """
-    rows = [_row(trial) for trial in counted(trials) if trial.state.is_finished()]
+    rows = [_row(trial) for trial in ended(trials)]
     if len(directions) == 1:
         return rows
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -86,7 +92,10 @@ def best_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     finished = [row for row in rows if row["state"] == "finished"]
     if not finished:
         reason = next((row[REASON] for row in rows if row[REASON]), "all were stopped early")
-        raise TrainingFailure(f"none of {len(rows)} networks could be trained; the first: {reason}")
+        raise TrainingFailure(
+            f"none of {len(rows)} networks could be trained (--retry_failed tries again); the "
+            f"first: {reason}"
+        )
     if finished[0][REWARD] is not None:
         return max(finished, key=lambda row: row[REWARD])
     return max((row for row in finished if row["on_front"]), key=lambda row: row["accuracy"])

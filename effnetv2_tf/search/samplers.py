@@ -1,13 +1,14 @@
 """Searchers as Optuna samplers: whatever engine, storage and workers do, they can propose.
 
-Our own keep no state beside the study: what they propose for trial n is a function of the
-seed, n, and the trials that were finished by then. So a killed search goes on as it was.
+None keeps state beside the study: what is proposed for trial n is a function of the seed, n, and
+the trials that were finished by then, on whatever machine. Trials that are made again have no n of
+their own. So a killed search goes on as it was.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_tf.search.decisions import Choice, Decision
-
-# User attributes of trials.
-REWARD = "reward"
+from effnetv2_tf.search.trials import position, reward_of
 
 
 def distributions(decisions: Sequence[Decision]) -> dict[str, BaseDistribution]:
@@ -36,13 +35,6 @@ def learned_from(study: optuna.Study) -> list[tuple[dict[str, Choice], float]]:
     trials.sort(key=lambda trial: (trial.datetime_complete, trial.number))
     rewarded = ((trial.params, reward_of(trial)) for trial in trials)
     return [(choices, reward) for choices, reward in rewarded if reward is not None]
-
-
-def reward_of(trial: FrozenTrial) -> float | None:
-    """The reward of a finished trial, or what a trial that was stopped early had come to."""
-    if trial.state == TrialState.COMPLETE:
-        return trial.value
-    return trial.user_attrs.get(REWARD)
 
 
 class PointSampler(optuna.samplers.BaseSampler):
@@ -77,7 +69,8 @@ class PointSampler(optuna.samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self.propose(learned_from(study), np.random.default_rng([self._seed, trial.number]))
+        number = position(study.get_trials(deepcopy=False), trial)
+        return self.propose(learned_from(study), np.random.default_rng([self._seed, number]))
 
     def sample_independent(
         self,
@@ -90,6 +83,57 @@ class PointSampler(optuna.samplers.BaseSampler):
             f"{type(self).__name__}: {param_name!r} is no decision of the space; expected one of "
             f"{', '.join(self._distributions)}"
         )
+
+
+class SeededByTrial(optuna.samplers.BaseSampler):
+    """One of Optuna's own samplers, made anew for every trial with a seed of the trial's own.
+
+    Theirs begin their random numbers anew in every process: workers that begin at once would
+    propose the same, and a search that goes on what it proposed before.
+
+    Args:
+      make: a sampler with the given seed.
+      seed: of the search.
+    """
+
+    def __init__(self, make: Callable[[int], optuna.samplers.BaseSampler], seed: int) -> None:
+        self._make = make
+        self._seed = seed
+        self._sampler = make(seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        number = position(study.get_trials(deepcopy=False), trial)
+        words = np.random.SeedSequence([self._seed, number]).generate_state(1)
+        self._sampler = self._make(int(words[0]))
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._sampler.after_trial(study, trial, state, values)
 
 
 class RandomSampler(PointSampler):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -11,9 +11,18 @@ from effnetv2_tf.errors import RunStopped, TrainingFailure
 from effnetv2_tf.search import study as studies
 from effnetv2_tf.search.build import build_pruner, build_reward, build_sampler, build_space
 from effnetv2_tf.search.config import SearchJob, load_recipes
-from effnetv2_tf.search.evaluation import MEASUREMENT, SAME_AS, Evaluation, Try, try_isolated
+from effnetv2_tf.search.evaluation import Evaluation, Try, try_isolated
 from effnetv2_tf.search.results import write_table
-from effnetv2_tf.search.samplers import REWARD
+from effnetv2_tf.search.trials import (
+    MEASUREMENT,
+    REASON,
+    REWARD,
+    SAME_AS,
+    WORKER,
+    counted,
+    ended,
+    is_set_aside,
+)
 from effnetv2_tf.training import build
 from effnetv2_tf.training.recipe_files import dump_recipe
 
@@ -23,7 +32,6 @@ class Session:
 
     Args:
       job: the search.
-      index: of the worker among those started together.
       try_task: see `Evaluation`.
 
     Raises:
@@ -31,7 +39,7 @@ class Session:
         the study searches something else.
     """
 
-    def __init__(self, job: SearchJob, index: int = 0, try_task: Try = try_isolated) -> None:
+    def __init__(self, job: SearchJob, try_task: Try = try_isolated) -> None:
         self.job = job
         config = job.config
         self.recipe, self.proxy = load_recipes(config)
@@ -41,7 +49,6 @@ class Session:
         self.channels = build.channels_of(self.proxy, source)
         self.space = build_space(config, self.proxy)
         reward = build_reward(config, self.proxy, self.classes, self.channels)
-        self._index = index
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # trials are told of here
         self._storage = studies.open_storage(job.storage)
         backbone = self.space.backbone_point() if config.trials.start_with_backbone else None
@@ -57,9 +64,12 @@ class Session:
 
     def _description(self) -> str:
         """All that decides what trials give; how many and who proposes may change."""
-        config = self.job.config.model_dump_json(
-            include={"seed": True, "space": True, "reward": True}
-        )
+        parts: dict[str, Any] = {"seed": True, "space": True, "reward": True}
+        if self.job.config.needs_step_time:
+            parts["step_time"] = True
+        if self.job.config.trials.inherit_weights:
+            parts["trials"] = {"inherit_weights"}
+        config = self.job.config.model_dump_json(include=parts)
         return f"{config}\n{dump_recipe(self.proxy.model_copy(update={'name': ''}))}"
 
     def work(self) -> None:
@@ -68,7 +78,7 @@ class Session:
         Raises:
           RunStopped: if asked to stop (SIGTERM); the trial is made again by the next session.
         """
-        self.study.sampler = self._sampler()
+        self.study.sampler = build_sampler(self.job.config, self.space)
         self.study.pruner = build_pruner(self.job.config)
         worker = studies.Worker(self.job.output / "workers")
         try:
@@ -77,21 +87,16 @@ class Session:
         finally:
             worker.close()
 
-    def _sampler(self) -> optuna.samplers.BaseSampler:
-        trials = len(self.study.get_trials(deepcopy=False))
-        session = zlib.crc32(f"{studies.this_machine()} {self._index} {trials}".encode())
-        return build_sampler(self.job.config, self.space, session)
-
     def _has_work(self, worker: studies.Worker) -> bool:
         for number in worker.set_aside_dead(self.study):
             print(f"Trial {number}: its process is gone; it is made again", flush=True)
-        trials = studies.counted(self.study.get_trials(deepcopy=False))
+        trials = counted(self.study.get_trials(deepcopy=False))
         waiting = any(trial.state == TrialState.WAITING for trial in trials)
         return waiting or len(trials) < self.job.budget
 
     def _next_trial(self, worker: studies.Worker) -> None:
         def objective(trial: optuna.Trial) -> tuple[float, ...]:
-            trial.set_user_attr(studies.WORKER, worker.name)
+            trial.set_user_attr(WORKER, worker.name)
             if studies.is_surplus(self.study, trial.number, self.job.budget):
                 raise _Surplus
             return self._evaluate_or_say_why(trial)
@@ -105,7 +110,7 @@ class Session:
             raise
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
             latest = self._latest_of(worker)
-            if latest is None or not studies.is_set_aside(latest):
+            if latest is None or not is_set_aside(latest):
                 raise
             # It gave no sign of life for so long that others make the trial again.
             print(f"Trial {latest.number}: set aside by another worker", flush=True)
@@ -122,7 +127,7 @@ class Session:
             self._stopped = stopped
             raise
         except Exception as error:
-            trial.set_user_attr(studies.REASON, _one_line(error))
+            trial.set_user_attr(REASON, _one_line(error))
             raise
 
     def _queue_again(self, worker: studies.Worker) -> None:
@@ -133,16 +138,16 @@ class Session:
 
     def _latest_of(self, worker: studies.Worker) -> FrozenTrial | None:
         trials = reversed(self.study.get_trials(deepcopy=False))
-        own = (t for t in trials if t.user_attrs.get(studies.WORKER) == worker.name)
+        own = (t for t in trials if t.user_attrs.get(WORKER) == worker.name)
         return next(own, None)
 
     def _announce(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Prints what came of a trial, how many there are, and the time left."""
-        if studies.is_set_aside(trial):
+        if is_set_aside(trial):
             return
         trials = study.get_trials(deepcopy=False)
         write_table(self.job.output, trials, study.directions)
-        done, budget = studies.ended(trials), self.job.budget
+        done, budget = ended(trials), self.job.budget
         left = _duration(_seconds_left(trials, budget)) if len(done) < budget else None
         print(
             f"[{len(done)} of {budget}] trial {trial.number}: {_outcome(trial)}"
@@ -157,7 +162,7 @@ class _Surplus(Exception):
 
 def _seconds_left(trials: list[FrozenTrial], budget: int) -> float:
     """Time to the end, by the mean of the trials that were trained and the workers there are."""
-    done = studies.ended(trials)
+    done = ended(trials)
     trained = [t for t in done if SAME_AS not in t.user_attrs and t.duration is not None]
     seconds = [t.duration.total_seconds() for t in trained if t.duration is not None]
     workers = 1 + sum(trial.state == TrialState.RUNNING for trial in trials)
@@ -167,7 +172,7 @@ def _seconds_left(trials: list[FrozenTrial], budget: int) -> float:
 
 def _outcome(trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
-        return f"failed: {trial.user_attrs[studies.REASON]}"
+        return f"failed: {trial.user_attrs[REASON]}"
     measurement = trial.user_attrs[MEASUREMENT]
     reward = trial.user_attrs.get(REWARD)
     step = measurement["step_seconds"]

@@ -60,7 +60,8 @@ class StageSpace(Space[StagePoint]):
       blocks: kinds to choose from.
       kernel_sizes: to choose from.
       expansions: to choose from.
-      se_ratio: of MBConv stages that have none in the backbone; Fused-MBConv has none, as in
+      se_ratio: of MBConv in place of a Fused-MBConv stage that has none, 0 for none. A stage that
+        keeps its block keeps its own; Fused-MBConv in place of MBConv has none, as in
         EfficientNetV2.
 
     Raises:
@@ -130,12 +131,17 @@ class StageSpace(Space[StagePoint]):
                 expansion=choice.expansion,
                 filters=base.filters,
                 repeats=choice.layers,
-                se_ratio=0.0 if choice.block == "fused" else base.se_ratio or self._se_ratio,
+                se_ratio=self._stage_se_ratio(base, choice),
             )
             for base, choice in zip(self.backbone.stages, point.stages, strict=True)
         ]
         # The layers are counted after depth scaling.
         return replace(self.backbone, stages=tuple(stages), depth=1.0)
+
+    def _stage_se_ratio(self, base: StageSpec, choice: StageChoice) -> float:
+        if choice.block == base.block:
+            return base.se_ratio
+        return 0.0 if choice.block == "fused" else base.se_ratio or self._se_ratio
 
     def recipe(self, point: StagePoint, recipe: Recipe) -> Recipe:
         return with_stages(recipe, self.spec(point))
@@ -165,7 +171,8 @@ class FusingSpace(Space[FusingPoint]):
       fused_stages: how many of the first stages can be fused, (0, 3, 5, 7) in the paper.
 
     Raises:
-      ValueError: if there is no choice, or one has more stages than the backbone.
+      ValueError: if there is no choice, one has more stages than the backbone, or a stage of the
+        backbone is fused already.
     """
 
     def __init__(self, backbone: NetworkSpec, fused_stages: Sequence[int] = (0, 3, 5, 7)) -> None:
@@ -175,6 +182,12 @@ class FusingSpace(Space[FusingPoint]):
             raise ValueError(
                 f"FusingSpace: `fused_stages` must lie in 0 .. {len(backbone.stages)}, the number "
                 f"of the backbone's stages. Received: {tuple(fused_stages)}."
+            )
+        fused = [n for n, stage in enumerate(backbone.stages, start=1) if stage.block == "fused"]
+        if fused:
+            raise ValueError(
+                "FusingSpace: the backbone must have MBConv stages alone, so that its choices are "
+                f"different networks. Received Fused-MBConv in stages {fused}."
             )
 
     @property

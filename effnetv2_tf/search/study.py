@@ -16,14 +16,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.search.evaluation import FOLDER
 from effnetv2_tf.search.rewards import Goal
+from effnetv2_tf.search.trials import FOLDER, RETRY_OF, WORKER, counted, is_set_aside
 
-# User attributes: of a failed trial; of a trial; of the study.
-REASON = "reason"
-WORKER = "worker"
-RETRY_OF = "retry_of"
-SEARCH = "search"
+SEARCH = "search"  # user attribute of a study
 
 HEARTBEAT_SECONDS = 15
 # After so long without a heartbeat a worker, on whatever machine, is taken for dead.
@@ -110,24 +106,6 @@ def open_study(
     return study
 
 
-def is_set_aside(trial: FrozenTrial) -> bool:
-    """Whether a trial was given up without a result: interrupted, killed, or one too many.
-
-    A failure of the network itself has a reason.
-    """
-    return trial.state == TrialState.FAIL and REASON not in trial.user_attrs
-
-
-def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count: finished, failed for a reason, running and waiting ones."""
-    return [trial for trial in trials if not is_set_aside(trial)]
-
-
-def ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count and have ended."""
-    return [trial for trial in counted(trials) if trial.state.is_finished()]
-
-
 def is_surplus(study: optuna.Study, number: int, budget: int) -> bool:
     """Whether a trial that was just begun is one too many: another worker was faster."""
     before = [t for t in counted(study.get_trials(deepcopy=False)) if t.number < number]
@@ -136,8 +114,20 @@ def is_surplus(study: optuna.Study, number: int, budget: int) -> bool:
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queues a trial that was set aside once more: the same choices, in the same folder."""
-    if not is_set_aside(trial) or not trial.params:
-        return
+    if is_set_aside(trial) and trial.params:
+        _queue(study, trial)
+
+
+def retry_failed(study: optuna.Study) -> int:
+    """Queues every trial that failed once more, as above; returns their number."""
+    trials = counted(study.get_trials(deepcopy=False))
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.params]
+    for trial in failed:
+        _queue(study, trial)
+    return len(failed)
+
+
+def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
     kept = {name: trial.user_attrs[name] for name in (FOLDER,) if name in trial.user_attrs}
     study.enqueue_trial(trial.params, user_attrs={**kept, RETRY_OF: trial.number})
 
@@ -176,6 +166,8 @@ class Worker:
             if fail(study, trial):
                 gone.append(trial.number)
                 try_again(study, study.get_trials(deepcopy=False)[trial.number])
+                if WORKER in trial.user_attrs:
+                    _lock_file(self._folder, trial.user_attrs[WORKER]).unlink(missing_ok=True)
         return gone
 
     def _is_dead(self, trial: FrozenTrial) -> bool:

@@ -26,7 +26,7 @@ def work_in_processes(job: SearchJob, count: int) -> None:
 
     context = multiprocessing.get_context("spawn")
     # Not daemons, which may have no processes of their own; they end with this one all the same.
-    processes = [context.Process(target=_work, args=(job, index)) for index in range(count)]
+    processes = [context.Process(target=_work, args=(job,)) for _ in range(count)]
     stopped = False
 
     def stop(*_: Any) -> None:
@@ -55,7 +55,7 @@ def work_in_processes(job: SearchJob, count: int) -> None:
             raise TrainingFailure(f"all workers failed, with exit codes {codes}")
 
 
-def _work(job: SearchJob, index: int) -> None:
+def _work(job: SearchJob) -> None:
     """What a worker's process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -66,7 +66,7 @@ def _work(job: SearchJob, index: int) -> None:
     from effnetv2_tf.search.session import Session
 
     try:
-        Session(job, index).work()
+        Session(job).work()
     except RunStopped as stopped:
         print(f"Worker {os.getpid()}: {stopped}", flush=True)
     except UsageError as error:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
-from effnetv2_tf.search import study as studies
+from effnetv2_tf.search import trials as trials_of
 from effnetv2_tf.search.session import Session
 
 WORKER = """
@@ -87,9 +87,9 @@ def test_after_kill_9_no_trial_is_lost_or_counted_twice(make_job, pretend, start
 
     session.work()
     trials = session.study.trials
-    assert len(studies.ended(trials)) == len(studies.counted(trials)) == 5
-    assert [t.number for t in trials if studies.is_set_aside(t)] == [2]
-    again = [t for t in trials if t.user_attrs.get(studies.RETRY_OF) == 2]
+    assert len(trials_of.ended(trials)) == len(trials_of.counted(trials)) == 5
+    assert [t.number for t in trials if trials_of.is_set_aside(t)] == [2]
+    again = [t for t in trials if t.user_attrs.get(trials_of.RETRY_OF) == 2]
     assert [t.params for t in again] == [trials[2].params]
     # The same again does nothing more.
     Session(job, try_task=pretend).work()
@@ -105,12 +105,12 @@ def test_the_trials_of_two_workers_add_up(make_job, start_worker):
     said = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
     trials = Session(job).study.trials
-    counted = studies.counted(trials)
+    counted = trials_of.counted(trials)
     assert len(counted) == 24
     assert all(trial.state == TrialState.COMPLETE for trial in counted)
     # One that lost the race for the last trial gives its own up.
     assert len(trials) - len(counted) <= 1
-    made_by = {trial.user_attrs[studies.WORKER] for trial in counted}
+    made_by = {trial.user_attrs[trials_of.WORKER] for trial in counted}
     assert len(made_by) == 2
     announced = [line for text in said for line in text.splitlines() if line.startswith("[")]
     assert len(announced) == 24

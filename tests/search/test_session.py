@@ -10,6 +10,8 @@ from optuna.trial import TrialState
 
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError
 from effnetv2_tf.search import study as studies
+from effnetv2_tf.search import trials as trials_of
+from effnetv2_tf.search.build import build_sampler
 from effnetv2_tf.search.results import publish
 from effnetv2_tf.search.session import Session
 from effnetv2_tf.training import build
@@ -129,6 +131,23 @@ def test_a_hopeless_trial_is_stopped_early_and_keeps_its_reward(make_job, preten
     assert 0 < trials[2].user_attrs["reward"] < trials[1].value
 
 
+def test_a_hopeless_network_is_not_trained_again(make_job, pretend):
+    pretend.accuracy = lambda task, layers: 0.8 / len(pretend.tasks)
+    space = ("space.layers=[1]", "space.kernel_sizes=[3]", "space.expansions=[4]")
+    pruning = "trials.pruning={startup_trials: 1, warmup_epochs: 1}"
+    trials = _work(
+        make_job("trials.number=16", *space, "space.blocks=[fused, mbconv]", pruning), pretend
+    )
+    networks = {str(sorted(t.params.items())) for t in trials}
+    assert len(pretend.tasks) == len(networks)
+    again = [t for t in trials if t.state == TrialState.PRUNED and "same_as" in t.user_attrs]
+    assert again
+    for trial in again:
+        first = trials[trial.user_attrs["same_as"]]
+        assert first.params == trial.params
+        assert first.user_attrs["reward"] == trial.user_attrs["reward"]
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RunStopped])
 def test_an_interrupted_trial_is_made_again_in_its_folder(
     make_job, pretend, interruption, tmp_path
@@ -143,11 +162,54 @@ def test_an_interrupted_trial_is_made_again_in_its_folder(
     trials = _work(make_job("trials.number=4"), pretend)
     assert [t.state.name for t in trials] == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 2
     lost, again = trials[2], trials[3]
-    assert studies.is_set_aside(lost)
+    assert trials_of.is_set_aside(lost)
     assert again.params == lost.params
     assert again.user_attrs["retry_of"] == 2
     assert pretend.tasks[2].folder == tmp_path / "trials" / "00002"
     assert [row["trial"] for row in _rows(tmp_path)] == ["0", "1", "3", "4"]
+
+
+@pytest.mark.parametrize("sampler", ["random", "evolution", "tpe"])
+def test_an_interrupted_search_tries_the_networks_of_an_undisturbed_one(make_job, pretend, sampler):
+    def interrupted(task, limits, listen):
+        if len(pretend.tasks) == 2:
+            raise KeyboardInterrupt
+        return pretend(task, limits, listen)
+
+    changes = ("trials.number=6", f"sampler.kind={sampler}", "sampler.population=3")
+    changes = (*changes, "sampler.sample=2")
+    whole = _work(make_job(*changes, study="whole"), pretend)
+    pretend.tasks.clear()
+    with pytest.raises(KeyboardInterrupt):
+        _work(make_job(*changes, study="interrupted"), interrupted)
+    resumed = _work(make_job(*changes, study="interrupted"), pretend)
+    assert [t.params for t in trials_of.ended(resumed)] == [t.params for t in whole]
+
+
+def test_what_is_proposed_does_not_depend_on_the_machine(make_job, pretend, monkeypatch):
+    found = []
+    for machine in ("a", "b"):
+        monkeypatch.setattr("platform.node", lambda machine=machine: machine)
+        job = make_job("trials.number=4", "sampler.kind=nsga2", "reward.kind=flops", study=machine)
+        found.append([trial.params for trial in _work(job, pretend)])
+    assert found[0] == found[1]
+    assert len({str(params) for params in found[0]}) > 2
+
+
+def test_failed_trials_are_made_again_on_request(make_job, pretend, tmp_path):
+    def fails(task, limits, listen):
+        raise TrainingFailure("out of memory")
+
+    failed = _work(make_job("trials.number=2"), fails)
+    session = Session(make_job("trials.number=2"), try_task=pretend)
+    session.work()
+    assert pretend.tasks == []
+    assert studies.retry_failed(session.study) == 2
+    session.work()
+    assert [t.state.name for t in session.study.trials] == ["FAIL"] * 2 + ["COMPLETE"] * 2
+    assert [t.params for t in session.study.trials[2:]] == [t.params for t in failed]
+    assert [row["retry_of"] for row in _rows(tmp_path)] == ["0", "1"]
+    assert studies.retry_failed(session.study) == 0
 
 
 def test_what_a_dead_worker_left_is_made_again_and_what_a_live_one_does_is_not(
@@ -156,13 +218,13 @@ def test_what_a_dead_worker_left_is_made_again_and_what_a_live_one_does_is_not(
     session = Session(make_job("trials.number=5"), try_task=pretend)
     workers = tmp_path / "workers"
     workers.mkdir()
-    session.study.sampler = session._sampler()
+    session.study.sampler = build_sampler(session.job.config, session.space)
     decisions = session.space.decisions
     for name in ("dead", "alive", "elsewhere"):
         trial = session.study.ask()
         for decision in decisions:
             trial.suggest_categorical(decision.name, decision.choices)
-        trial.set_user_attr(studies.WORKER, name)
+        trial.set_user_attr(trials_of.WORKER, name)
     for name in ("dead", "alive"):
         (workers / f"{name}.lock").touch()
     with filelock.FileLock(workers / "alive.lock"):
@@ -171,7 +233,8 @@ def test_what_a_dead_worker_left_is_made_again_and_what_a_live_one_does_is_not(
     states = [trial.state.name for trial in trials]
     assert states == ["FAIL", "RUNNING", "RUNNING", "COMPLETE", "COMPLETE", "COMPLETE"]
     assert trials[3].params == trials[0].params
-    assert len(studies.counted(trials)) == 5
+    assert [file.name for file in workers.glob("*.lock")] == ["alive.lock"]
+    assert len(trials_of.counted(trials)) == 5
 
 
 def test_without_a_heartbeat_another_machines_trial_is_made_again(make_job, pretend, monkeypatch):
@@ -179,7 +242,7 @@ def test_without_a_heartbeat_another_machines_trial_is_made_again(make_job, pret
     trial = session.study.ask()
     for decision in session.space.decisions:
         trial.suggest_categorical(decision.name, decision.choices)
-    trial.set_user_attr(studies.WORKER, "elsewhere")
+    trial.set_user_attr(trials_of.WORKER, "elsewhere")
     session.work()
     assert len(session.study.trials) == 1
     stale = iter([[trial._trial_id], []])
@@ -204,7 +267,7 @@ def test_a_worker_that_was_taken_for_dead_goes_on(make_job, pretend, capsys):
 def test_a_trial_that_failed_before_its_process_died_is_not_made_again(make_job, pretend):
     session = Session(make_job("trials.number=1"), try_task=pretend)
     trial = session.study.ask()
-    trial.set_user_attr(studies.REASON, "too large")
+    trial.set_user_attr(trials_of.REASON, "too large")
     assert studies.fail(session.study, trial._cached_frozen_trial)
     assert not studies.fail(session.study, trial._cached_frozen_trial)
     studies.try_again(session.study, session.study.trials[0])
@@ -227,6 +290,15 @@ def test_the_same_study_may_grow_but_not_search_something_else(make_job, pretend
         Session(make_job("proxy={training.epochs: 4}"))
     with pytest.raises(UsageError, match="searches something else"):
         Session(make_job("reward.parameters_exponent=-0.1"))
+    with pytest.raises(UsageError, match="searches something else"):
+        Session(make_job("step_time.clock=processor"))
+    with pytest.raises(UsageError, match="searches something else"):
+        Session(make_job("trials.inherit_weights=true"))
+
+
+def test_a_reward_without_times_lets_their_measurement_change(make_job, pretend):
+    _work(make_job("trials.number=1", "reward.kind=flops"), pretend)
+    Session(make_job("reward.kind=flops", "step_time.clock=processor"))
 
 
 def test_weights_come_from_the_nearest_neighbour(make_job, pretend, tmp_path):

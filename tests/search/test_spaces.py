@@ -52,12 +52,17 @@ def test_the_stage_space_is_the_papers():
     assert space.size == (2 * 2 * 2 * 3) * (2 * 3 * 2 * 3) ** 5
 
 
-def test_the_backbone_is_a_point_of_its_space():
-    for name in ("efficientnetv2-b0", "efficientnetv2-b3", "efficientnet-b4"):
-        spec = SPECS[name]
-        space = StageSpace(spec)
-        again = space.spec(space.backbone_point())
-        assert totals(spec_stages(again)) == totals(spec_stages(spec))
+@pytest.mark.parametrize(
+    "name", ["efficientnetv2-b0", "efficientnetv2-b3", "efficientnet-b4", "efficientnet-lite4"]
+)
+def test_the_backbone_is_a_point_of_its_space(name):
+    spec = SPECS[name]
+    space = StageSpace(spec)
+    again = space.spec(space.backbone_point())
+    assert totals(spec_stages(again)) == totals(spec_stages(spec))
+
+
+def test_a_backbone_with_other_choices_is_no_point():
     assert StageSpace(B0, kernel_sizes=[5]).backbone_point() is None
 
 
@@ -156,6 +161,7 @@ def test_a_cell_that_passes_on_a_used_state_is_outside_the_space():
         (lambda: StageSpace(B0, layers=[]), "`choices` of 'stage1.layers' is empty"),
         (lambda: FusingSpace(B4, []), "`choices` of 'fused_stages' is empty"),
         (lambda: FusingSpace(B4, [0, 8]), "must lie in 0 .. 7"),
+        (lambda: FusingSpace(B0, [0, 1]), r"Received Fused-MBConv in stages \[1, 2, 3\]"),
         (lambda: CellSpace(0), "the space is empty: expected at least one decision"),
         (lambda: Decision("x", (1, 1)), "must differ"),
     ],
