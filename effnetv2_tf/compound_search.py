@@ -42,7 +42,7 @@ def main() -> None:
         return
     if _CONFIG.value is None:
         raise UsageError("--config: expected a recipe, received none; or give --compare")
-    programs.check_not_empty(_OUTPUT, "a folder for the results")
+    programs.check_output_folder(_OUTPUT)
     if _OUTPUT.value is None and not _DRY_RUN.value:
         raise UsageError("--output: expected a folder, received none; or give --dry_run")
     from effnetv2_tf.training.recipe_files import load_recipe

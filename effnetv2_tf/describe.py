@@ -90,9 +90,13 @@ def _describe() -> Description | None:
 def _print_list() -> None:
     from effnetv2_tf.description import list_text, list_values
     from effnetv2_tf.models.families import SPECS
+    from effnetv2_tf.models.nasnet_specs import NASNETS
 
-    networks = SPECS.values()
-    print(json.dumps(list_values(networks), indent=2) if _JSON.value else list_text(networks))
+    if _JSON.value:
+        print(json.dumps(list_values([*SPECS.values(), *NASNETS.values()]), indent=2))
+        return
+    print(list_text(SPECS.values()))
+    print(f"\n{', '.join(NASNETS)}: --model=NAME, which builds them, shows their costs")
 
 
 if __name__ == "__main__":

@@ -233,11 +233,13 @@ def list_text(specs: Iterable[NetworkSpec]) -> str:
     return "\n".join(_table(rows, left_columns=1))
 
 
-def list_values(specs: Iterable[NetworkSpec]) -> list[dict[str, Any]]:
-    """The same as plain values, for JSON."""
+def list_values(specs: Iterable[NetworkSpec | NASNetSpec]) -> list[dict[str, Any]]:
+    """The same as plain values, for JSON; costs are None for NASNets, which are not built here."""
     values = []
     for spec in specs:
-        parameters, multiply_adds = totals(spec_stages(spec))
+        parameters, multiply_adds = (
+            totals(spec_stages(spec)) if isinstance(spec, NetworkSpec) else (None, None)
+        )
         values.append(
             {
                 "name": spec.name,

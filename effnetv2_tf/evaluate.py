@@ -18,7 +18,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; model_dir
 
 
 def main() -> None:
-    programs.check_not_empty(_OUTPUT, "a folder for the results")
+    programs.check_output_folder(_OUTPUT)
     model_dir = Path(_MODEL_DIR.value)
     output = Path(_OUTPUT.value or model_dir)
     sizes = programs.parse_sizes("image_sizes", _IMAGE_SIZES.value)

@@ -147,6 +147,23 @@ def check_output_file(flag: Any) -> None:
         raise UsageError(f"--{flag.name}: expected a file in a folder, {above} is none")
 
 
+def check_output_folder(flag: Any) -> None:
+    """Checks the folder in a flag (an absl flag holder) for results, before the work is done.
+
+    Raises:
+      UsageError: if the name is empty, or is no folder, or one that cannot be written to or made.
+    """
+    if flag.value is None:
+        return
+    check_not_empty(flag, "a folder for the results")
+    path = Path(flag.value).absolute()
+    above = next(place for place in (path, *path.parents) if place.exists())
+    if not above.is_dir():
+        raise UsageError(f"--{flag.name}: expected a folder for the results, {above} is a file")
+    if not os.access(above, os.W_OK):
+        raise UsageError(f"--{flag.name}: expected a folder for the results, {above} is read-only")
+
+
 def check_not_empty(flag: Any, expected: str) -> None:
     """Raises a UsageError if a flag (an absl flag holder) is given an empty text."""
     if flag.value is not None and not flag.value.strip():

@@ -32,7 +32,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; a single 
 
 
 def main() -> None:
-    programs.check_not_empty(_OUTPUT, "a folder for the results")
+    programs.check_output_folder(_OUTPUT)
     folders = [Path(text) for text in dict.fromkeys(_MODEL_DIR.value or ())]
     if not folders:
         raise UsageError("--model_dir: expected the folder of a training run, received none")

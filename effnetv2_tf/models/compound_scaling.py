@@ -90,6 +90,7 @@ def compound_scale(
     Raises:
       ValueError: naming the argument that cannot be.
     """
+    _check_spec(spec)
     depth, width, size = Coefficients(alpha, beta, gamma).factors(phi)
     decimals = _DECIMALS if decimals is None else decimals
     return replace(
@@ -150,6 +151,7 @@ def nonuniform_scale(
     Raises:
       ValueError: naming the argument that cannot be.
     """
+    _check_spec(spec)
     depth, width, size = Coefficients(alpha, beta, gamma).factors(phi)
     _check_late_stages(late_stages, len(spec.stages))
     if max_size < spec.eval_size:
@@ -241,6 +243,14 @@ def scaling_grid(
         nearest = Coefficients(*min(missed, key=missed.__getitem__))
         raise ValueError(_why_empty(nearest, target, tolerance))
     return kept
+
+
+def _check_spec(spec: NetworkSpec) -> None:
+    if not isinstance(spec, NetworkSpec):
+        raise TypeError(
+            "`spec`: expected the NetworkSpec of an EfficientNet. Received: "
+            f"{type(spec).__name__}, which this rule does not scale."
+        )
 
 
 def _check_coefficient(name: str, value: float) -> None:

@@ -36,6 +36,7 @@ from effnetv2_tf.models.layers import (
 )
 from effnetv2_tf.models.layers.layer_chain import LayerChain
 from effnetv2_tf.models.layers.residual_block import ResidualBlock
+from effnetv2_tf.models.nasnet_specs import NASNetSpec
 from effnetv2_tf.models.specs import NetworkSpec
 from effnetv2_tf.models.stage_costs import (
     ImageSize,
@@ -88,6 +89,11 @@ def stage_table(model: keras.Model | NetworkSpec, image_size: ImageSize) -> tupl
     """
     if isinstance(model, NetworkSpec):
         return spec_stages(model, image_size)
+    if isinstance(model, NASNetSpec):
+        raise ValueError(
+            f"`model`: expected a built NASNet. Received: the spec of {model.name!r}; pass "
+            "build_nasnet(spec)."
+        )
     rows: list[StageRow] = []
     seen: set[int] = set()
     for call in calls_in_model(model, _input_shape(model, image_sides(image_size))):

@@ -27,8 +27,9 @@ def find_spec(name: str) -> NetworkSpec:
     spec = by_short_name.get(_short(name))
     if spec is None:
         typed = name.strip().lower()
-        readable = [known.removeprefix(_FAMILY).lstrip("-") for known in SPECS]
-        hint = suggestion(typed, [*SPECS, *readable]) or f"; known: {', '.join(SPECS)}"
+        readable = [row.removeprefix(_FAMILY).lstrip("-") for row in SPECS]
+        known = [*SPECS, *NASNETS]
+        hint = suggestion(typed, [*known, *readable]) or f"; known: {', '.join(known)}"
         raise UsageError(f"unknown network {name!r}{hint}")
     return spec
 

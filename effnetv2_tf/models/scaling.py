@@ -49,6 +49,16 @@ def scaled_stage(spec: NetworkSpec, stage: StageSpec) -> tuple[int, int]:
     return filters, round_repeats(stage.repeats, depth)
 
 
+def side_after_stride(side: int, kernel_size: int, stride: int, padding: str) -> int:
+    """Side in pixels of what a convolution makes of a side; for `padding` see `NetworkSpec`.
+
+    The two kinds differ for even kernels alone.
+    """
+    if padding == "same" or stride == 1:
+        return math.ceil(side / stride)
+    return (side + 2 * (kernel_size // 2) - kernel_size) // stride + 1
+
+
 def convolution_groups(channels: int, filters: int, group_size: int) -> int:
     """Number of groups of a convolution with `group_size` input channels in each.
 

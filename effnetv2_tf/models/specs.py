@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
+
+from effnetv2_tf.errors import suggestion
 
 BlockKind = Literal["mbconv", "fused"]
 Rounding = Literal["nearest", "at_least_90_percent"]
@@ -168,17 +171,39 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("NetworkSpec: `stages` is empty; expected at least one StageSpec.")
-        for name in ("width", "depth"):
-            if getattr(self, name) <= 0:
+        strangers = [stage for stage in self.stages if not isinstance(stage, StageSpec)]
+        if strangers:
+            raise ValueError(
+                f"NetworkSpec: `stages` must hold StageSpecs. Received: {strangers[0]!r}; "
+                "StageSpec(**values) makes one of a dictionary."
+            )
+        self._check_numbers()
+        for name, known in (("rounding", Rounding), ("padding", Padding)):
+            value = getattr(self, name)
+            if value not in get_args(known):
+                raise ValueError(
+                    f"NetworkSpec: `{name}` must be one of {get_args(known)}. "
+                    f"Received: {value!r}{suggestion(str(value), get_args(known))}"
+                )
+        self._check_normalization()
+
+    def _check_numbers(self) -> None:
+        for name in ("stem_filters", "stem_stride", "head_filters", "train_size", "eval_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"NetworkSpec: `{name}` must be a positive integer. Received: {value!r}."
+                )
+        for name in ("width", "depth", "batch_norm_epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(
                     f"NetworkSpec: `{name}` must be positive. Received: {getattr(self, name)}."
                 )
-        for name in ("dropout_rate", "drop_path_rate"):
+        for name in ("dropout_rate", "drop_path_rate", "batch_norm_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"NetworkSpec: `{name}` must lie in [0, 1). Received: {getattr(self, name)}."
                 )
-        self._check_normalization()
 
     def _check_normalization(self) -> None:
         for name in ("group_size", "normalization_groups"):

@@ -79,7 +79,7 @@ def spec_stages(
       ValueError: for an image size that cannot be.
     """
     sides = image_sides(spec.eval_size if image_size is None else image_size)
-    sides = _after_stride(sides, spec.stem_stride)
+    sides = _after_stride(spec, sides, 3, spec.stem_stride)
     inputs = scaling.scaled_stem_filters(spec)
     stem = _conv(channels, inputs, 3, math.prod(sides)) + _norm(spec, inputs)
     rows = [_row("stem", "conv", 3, spec.stem_stride, sides, inputs, stem)]
@@ -133,7 +133,7 @@ def _stage(
     spec: NetworkSpec, stage: StageSpec, inputs: int, filters: int, repeats: int, sides: Sides
 ) -> tuple[_Cost, Sides]:
     """The cost of a stage, and the sides of its output."""
-    after = _after_stride(sides, stage.stride)
+    after = _after_stride(spec, sides, stage.kernel_size, stage.stride)
     first = _block(spec, stage, inputs, filters, math.prod(sides), math.prod(after))
     other = _block(spec, stage, filters, filters, math.prod(after), math.prod(after))
     return first + other.times(repeats - 1), after
@@ -193,8 +193,11 @@ def norm_variables(spec: NetworkSpec, is_activated: bool = True) -> tuple[str, .
     return ("gamma", "beta", "proxy_gamma", "proxy_beta") if is_activated else ("gamma",)
 
 
-def _after_stride(sides: Sides, stride: int) -> Sides:
-    return -(-sides[0] // stride), -(-sides[1] // stride)
+def _after_stride(spec: NetworkSpec, sides: Sides, kernel_size: int, stride: int) -> Sides:
+    height, width = (
+        scaling.side_after_stride(side, kernel_size, stride, spec.padding) for side in sides
+    )
+    return height, width
 
 
 def _row(

@@ -12,7 +12,7 @@ import keras
 from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import suggestion
 from effnetv2_tf.models.input_range import EfficientNet
-from effnetv2_tf.models.layers import BatchNorm, Dropout
+from effnetv2_tf.models.layers import BatchNorm, Dropout, NASNetCell
 from effnetv2_tf.models.layers.initializers import dense_initializer
 
 BatchNormMode = Literal["frozen", "training"]
@@ -64,15 +64,18 @@ def backbone(model: keras.Model) -> keras.Model:
     """The network up to its last feature map; the layers are shared with `model`.
 
     Raises:
-      ValueError: if `model` is not one of this package's networks with a classifier.
+      ValueError: if `model` is not one of this package's networks.
     """
     names = [layer.name for layer in model.layers]
-    if "head_norm" not in names:
+    if "head_norm" in names:
+        features = model.get_layer("head_norm").output
+    elif not any(isinstance(layer, NASNetCell) for layer in model.layers):
         raise ValueError(
             f"Model {model.name!r} has no layer 'head_norm': expected one of this package's "
-            f"EfficientNets with its classifier. Its last layers: {names[-3:]}."
+            f"EfficientNets or NASNets. Its last layers: {names[-3:]}."
         )
-    features = model.get_layer("head_norm").output
+    else:
+        features = model.get_layer("pool").input if "pool" in names else model.outputs[0]
     return EfficientNet(model.input, features, name=f"{model.name}_backbone")
 
 
@@ -86,7 +89,8 @@ def replace_head(
     """The network with a new classifier; everything before it is shared with `model`.
 
     Args:
-      model: one of this package's networks, with or without a classifier.
+      model: one of this package's networks, with or without a classifier. A NASNet's auxiliary
+        classifier is left out.
       classes: of the new classifier.
       classifier_activation: `"softmax"`, `"sigmoid"`, None for logits.
       classifier_initializer: of the kernel. Zeros start with equal probabilities for all

@@ -248,10 +248,14 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _training_size(cls, tree: Any) -> Any:
-        """Fills in `progressive.image_size` from `reduced_resolution`, if that is to say it."""
+        """Fills in `progressive.image_size` from `reduced_resolution`, if that is to say it.
+
+        That size is not rounded, unless the recipe asks for it: what matters is its remainder.
+        """
         try:
             section, progressive = tree["reduced_resolution"], tree.get("progressive", {})
-            if section is None or {"image_size", "image_sizes"} & progressive.keys():
+            given = {name for name, value in progressive.items() if value is not None}
+            if section is None or {"image_size", "image_sizes"} & given:
                 return tree
             size, modulo = section.get("image_size"), section.get("modulo", 32)
             test_size = tree["data"].get("eval_size")
@@ -263,7 +267,8 @@ class Recipe(Section):
             return tree  # other checks say what is wrong
         if size is None:
             raise ValueError(_NO_TEST_SIZE)
-        return {**tree, "progressive": {**progressive, "image_size": [size, size]}}
+        filled_in = {"image_size": [size, size], "size_multiple": 1}
+        return {**tree, "progressive": filled_in | {name: progressive[name] for name in given}}
 
     @model_validator(mode="after")
     def _reduced_size_fits(self) -> Recipe:
@@ -272,15 +277,22 @@ class Recipe(Section):
             return self
         if self.data.eval_size is None:
             raise ValueError(_NO_TEST_SIZE)
+        given, multiple = self.progressive.given_sizes[-1], self.progressive.size_multiple
+        hint = (
+            ""
+            if given == last
+            else f"; progressive.size_multiple ({multiple}) made {last} of {given}"
+        )
         if section.image_size not in (None, last):
             raise ValueError(
                 f"reduced_resolution.image_size: expected the size of the last training stage "
-                f"({last}, by progressive), received {section.image_size}; leave one of them out"
+                f"({last}, by progressive), received {section.image_size}"
+                + (hint or "; leave one of them out")
             )
         try:
             check_reduced_size(last, self.data.eval_size, section.modulo)
         except ValueError as error:
-            raise ValueError(f"reduced_resolution.image_size: {error}") from error
+            raise ValueError(f"reduced_resolution.image_size: {error}{hint}") from error
         return self
 
     @model_validator(mode="after")

@@ -269,8 +269,22 @@ def _fetch(model: keras.Model) -> keras.Model:
     )
 
 
+def _check_classes(path: Path, model: keras.Model, arrays: dict[str, Any]) -> None:
+    """Says what to pass where the classifier alone differs, which Keras says at great length."""
+    names = ("layers/dense/vars/1", "classifier/classifier/bias:0", "classifier/classifier/bias")
+    classes = next((len(arrays[name]) for name in names if name in arrays), None)
+    expected = {v.shape[0] for n, v in variables_by_path(model).items() if n == "classifier/bias"}
+    if classes is not None and expected and {classes} != expected:
+        raise UsageError(
+            f"Weights file {str(path)!r} ({_OWN_SOURCE}) does not fit model {model.name!r}: it has "
+            f"{classes} classes, the model {expected.pop()}. Pass classes={classes} or "
+            "include_top=False."
+        )
+
+
 def _read_own(path: Path, model: keras.Model, arrays: dict[str, Any]) -> WeightFile:
     """A file that a NASNet of this package saved; Keras finds the layers in it."""
+    _check_classes(path, model, arrays)
     try:
         if zipfile.is_zipfile(path):
             saved = keras.models.load_model(path, compile=False)

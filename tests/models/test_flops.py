@@ -1,14 +1,17 @@
 """Multiply-adds: against hand-made numbers, the papers' tables, and a spec against its model."""
 
+import dataclasses
 import itertools
 import math
 
 import keras
+import numpy as np
 import pytest
 
 from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.models.flops import count_flops, layer_multiply_adds, stage_table
 from effnetv2_tf.models.layers import MBConv, PointwiseConv2D, SqueezeExcite
+from effnetv2_tf.models.nasnet_specs import NASNET_MOBILE
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.stage_costs import spec_stages, totals
 
@@ -137,6 +140,24 @@ def test_a_spec_and_its_model_agree(name, size):
     rows = stage_table(SPECS[name], size)
     assert_equal_rows(stage_table(model, size), rows)
     assert totals(rows)[0] == model.count_params()
+
+
+def test_even_kernels_with_symmetric_padding(tiny_spec):
+    stages = tuple(
+        dataclasses.replace(stage, kernel_size=size, stride=2)
+        for stage, size in zip(tiny_spec.stages, itertools.cycle((2, 4)), strict=False)
+    )
+    spec = dataclasses.replace(tiny_spec, stages=stages, padding="symmetric")
+    model = build_network(spec)
+    rows = stage_table(spec, 32)
+    assert_equal_rows(stage_table(model, 32), rows)
+    features = keras.Model(model.input, model.get_layer("head").output)
+    assert features(np.zeros((1, 32, 32, 3), "float32")).shape[1:3] == rows[-2].output_size
+
+
+def test_the_spec_of_a_nasnet_is_refused():
+    with pytest.raises(ValueError, match=r"pass build_nasnet\(spec\)"):
+        count_flops(NASNET_MOBILE, 224)
 
 
 @pytest.mark.slow

@@ -96,6 +96,12 @@ def test_one_block_has_the_last_rate():
     assert scaling.drop_path_rates(0.2, 1) == (0.2,)
 
 
+def _spec(**changes):
+    return specs.NetworkSpec(
+        **{"name": "x", "stages": families.EFFICIENTNETV2_S.stages, "stem_filters": 8, **changes}
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -113,6 +119,17 @@ def test_one_block_has_the_last_rate():
             lambda: specs.NetworkSpec("x", families.EFFICIENTNETV2_S.stages, 8, dropout_rate=1),
             r"`dropout_rate` must lie in \[0, 1\). Received: 1",
         ),
+        (
+            lambda: specs.NetworkSpec("x", ({"block": "fused"},), 8),
+            r"`stages` must hold StageSpecs. Received: \{'block': 'fused'\}",
+        ),
+        (lambda: _spec(rounding="at_least_90"), "`rounding`.*did you mean 'at_least_90_percent'"),
+        (lambda: _spec(padding="valid"), "`padding` must be one of .*'valid'"),
+        (lambda: _spec(stem_filters=0), "`stem_filters` must be a positive integer"),
+        (lambda: _spec(depth=float("nan")), "`depth` must be positive. Received: nan"),
+        (lambda: _spec(width=float("inf")), "`width` must be positive. Received: inf"),
+        (lambda: _spec(batch_norm_epsilon=-1.0), "`batch_norm_epsilon` must be positive"),
+        (lambda: _spec(batch_norm_momentum=1.5), "`batch_norm_momentum` must lie in"),
         (lambda: specs.Preprocessing((1, 2), (1, 2)), "1 or 3 numbers"),
         (lambda: specs.Preprocessing((1,), (0,)), "`std` must be positive"),
     ],

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from effnetv2_tf.keras_compat import tf_variable, variable_path
 from effnetv2_tf.models import transfer
+from effnetv2_tf.models.nasnet import build_nasnet
+from effnetv2_tf.models.nasnet_specs import NASNetSpec
 
 
 def _images(count=4, channels=3):
@@ -104,6 +106,24 @@ def test_a_new_head_keeps_the_body(tiny_network):
     report = transfer.head_report(model, new)
     assert f"kept: {len(body)} variables, stem/kernel to head_norm/moving_variance" in report
     assert "new:  classifier/kernel (24, 7), was (24, 4)" in report
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"classes": 5}, {"include_top": False}, {"include_top": False, "pooling": "avg"}],
+    ids=["classifier", "feature map", "pooled"],
+)
+def test_a_new_head_for_a_nasnet(arguments):
+    spec = NASNetSpec("tiny", 1, 96, stem_filters=8, auxiliary_head="classes" in arguments)
+    model = build_nasnet(spec, **arguments)
+    new = transfer.replace_head(model, classes=3)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    np.testing.assert_allclose(new(images), np.full((2, 3), 1 / 3), rtol=1e-6)
+    old, body = _values(model), _values(transfer.backbone(new))
+    assert len(body) > 100
+    for path, value in body.items():
+        np.testing.assert_array_equal(value, old[path], err_msg=path)
+    assert transfer.freeze(new)[-1] == "dropout"
 
 
 def test_a_head_for_a_network_without_one(tiny_network):

@@ -38,7 +38,8 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
 def test_all_networks_in_one_table():
     done = run()
     assert done.returncode == 0, done.stderr
-    header, *lines = done.stdout.splitlines()
+    header, *lines, blank, nasnets = done.stdout.splitlines()
+    assert (blank, nasnets.split(": ")[0]) == ("", "nasnet-mobile, nasnet-large")
     assert header.split() == [
         "network", "parameters", "multiply-adds", "trained", "at", "evaluated", "at",
     ]  # fmt: skip

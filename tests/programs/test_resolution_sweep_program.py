@@ -80,6 +80,7 @@ def test_sizes_around_the_training_size_in_the_runs_folder(tiny_run):
             ("--model_dir=a", "--output="),
             "--output: expected a folder for the results, received",
         ),
+        (("--model_dir=a", f"--output={__file__}"), "test_resolution_sweep_program.py is a file"),
         (("--model_dir=/no/such/run",), "which has no recipe.yaml"),
     ],
 )

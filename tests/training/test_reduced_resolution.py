@@ -52,6 +52,20 @@ def _tree(**changes):
     return tree
 
 
+def test_a_size_that_the_section_says_is_not_rounded():
+    tree = _tree(data={"eval_size": 380}, reduced_resolution={"modulo": 32})
+    assert parse_recipe(tree).progressive.last_size == 252
+    tree["progressive"]["image_size"] = None
+    assert parse_recipe(tree).progressive.last_size == 252
+
+
+def test_a_rounded_size_that_does_not_fit_names_the_rounding():
+    tree = _tree(data={"eval_size": 380}, reduced_resolution={"modulo": 32})
+    tree["progressive"]["size_multiple"] = 8
+    with pytest.raises(UsageError, match=r"received 256.*size_multiple \(8\) made 256 of 252"):
+        parse_recipe(tree)
+
+
 class _Watch(keras.callbacks.Callback):
     """Weights at the epochs' beginnings and averages at their ends; stops before a step."""
 

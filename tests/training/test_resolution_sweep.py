@@ -72,6 +72,11 @@ def test_sizes_that_put_padding_elsewhere():
     assert resolution_sweep.misaligned_sizes(recipe, [8, 12, 14, 16, 18, 20]) == [14, 18]
 
 
+def test_a_nasnet_has_no_such_sizes():
+    recipe = parse_recipe({**RECIPE, "model": {"name": "nasnet-mobile"}})
+    assert resolution_sweep.misaligned_sizes(recipe, [14, 18]) == []
+
+
 def test_every_run_at_every_size(tmp_path):
     runs = {name: _run(tmp_path, seed=seed) for seed, name in enumerate(("first", "second"))}
     told = []

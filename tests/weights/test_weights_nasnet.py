@@ -175,6 +175,15 @@ def test_own_file_of_another_width(tmp_path):
         load_weights(model, path)
 
 
+@pytest.mark.parametrize("kind", [".weights.h5", ".keras"])
+def test_own_file_of_another_class_count(kind, tmp_path):
+    path = tmp_path / f"own{kind}"
+    source = build_nasnet(TINY, classes=4)
+    source.save(path) if kind == ".keras" else source.save_weights(path)
+    with pytest.raises(UsageError, match=r"own.* classes=4 or include_top=False"):
+        load_weights(build_nasnet(TINY, classes=3), path)
+
+
 def test_own_file_of_another_genotype_with_the_same_shapes(tmp_path):
     path = tmp_path / "own.keras"
     build_nasnet(TINY, classes=4).save(path)

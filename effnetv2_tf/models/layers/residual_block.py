@@ -17,6 +17,7 @@ from effnetv2_tf.models.layers.padding import symmetric_padding
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
 from effnetv2_tf.models.layers.squeeze_excite import SqueezeExcite
 from effnetv2_tf.models.layers.stochastic_depth import StochasticDepth
+from effnetv2_tf.models.scaling import side_after_stride
 
 
 class ResidualBlock(keras_compat.Layer):
@@ -200,7 +201,11 @@ class ResidualBlock(keras_compat.Layer):
         self.built = True
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        sides = (None if side is None else -(-side // self.stride) for side in input_shape[1:3])
+        geometry = (self.kernel_size, self.stride, self.padding)
+        sides = (
+            None if side is None else side_after_stride(side, *geometry)
+            for side in input_shape[1:3]
+        )
         return (input_shape[0], *sides, self.filters)
 
     def get_config(self) -> dict:
