@@ -5,8 +5,9 @@ Every artefact is run in its own runtime before the command returns; see export_
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -58,13 +59,19 @@ def main() -> None:
     _check_request()
     programs.import_tensorflow()
     from effnetv2_tf.export.exporter import export
+    from effnetv2_tf.training.interruptions import on_sigterm
 
     exportable, output_dir = _load()
-    report = export(exportable, output_dir, _FORMATS.value, _options())
+    with on_sigterm(_stop):  # what is half made goes, and so does a browser
+        report = export(exportable, output_dir, _FORMATS.value, _options())
     show(report, output_dir)
     if not report.ok:
         bad = [verdict.artefact.name for verdict in report.verdicts if not verdict.ok]
         raise TrainingFailure(f"{', '.join(bad)}: not fit for use; see {output_dir}")
+
+
+def _stop(*_: Any) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def show(report: Report, output_dir: Path) -> None:
@@ -81,8 +88,10 @@ def show(report: Report, output_dir: Path) -> None:
         print(f"Note: {note}")
     print("Artefacts:")
     for verdict in report.verdicts:
-        print(f"  {verdict.artefact.path}{'' if verdict.ok else f' ({verdict.status})'}")
-    print(f"  {output_dir / REPORT_FILE}, {output_dir / PICTURE_FILE}: the report")
+        if verdict.artefact.path.exists():
+            print(f"  {verdict.artefact.path}{'' if verdict.ok else f' ({verdict.status})'}")
+    reports = [output_dir / name for name in (REPORT_FILE, PICTURE_FILE)]
+    print(f"  {', '.join(str(path) for path in reports if path.exists())}: the report")
 
 
 def _check_request() -> None:
@@ -123,7 +132,8 @@ def _labels() -> list[str] | None:
     if _LABELS.value is None:
         return None
     try:
-        return Path(_LABELS.value).read_text(encoding="utf-8").splitlines()
+        with Path(_LABELS.value).open(encoding="utf-8-sig") as file:
+            return [line.rstrip("\n") for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--labels: cannot read {_LABELS.value}: {error}") from error
 

@@ -15,14 +15,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.folding import NotFoldable, convolutions, fold, layers_in_order
 from effnetv2_tf.export.graph_steps import KerasNetwork, Normalization, Step, activate
+from effnetv2_tf.models.layers import InputNormalization
 
 INPUT_NAME = "image"
-_PROBABILITIES = ("softmax", "sigmoid")
+PROBABILITIES = "probabilities"
+_GIVE_PROBABILITIES = ("softmax", "sigmoid")
 _FEATURES = "features"
 _POOLING = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+_NORMALIZING = (InputNormalization, keras.layers.Normalization, keras.layers.Rescaling)
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,12 @@ class DeployGraph:
         images as they are.
       steps: from normalised images on.
       activation: after the last step, `"linear"` for none.
+      output_activation: of the outputs, also where it lies within `steps`.
       output_name: `"probabilities"`, `"logits"`, `"features"`, or `"outputs"` of a foreign
         model without known activation.
       classes: length of an output vector; None for feature maps.
       note: why batch norms were not folded; None if they were.
+      inner_normalization: the names of layers that normalise pixels within `steps`.
     """
 
     name: str
@@ -49,9 +55,11 @@ class DeployGraph:
     normalization: Normalization | None
     steps: tuple[Step, ...]
     activation: str
+    output_activation: str
     output_name: str
     classes: int | None
     note: str | None = None
+    inner_normalization: tuple[str, ...] = ()
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Images (batch, height, width, channels) to the outputs of the Keras model."""
@@ -69,15 +77,44 @@ class DeployGraph:
     @property
     def is_classifier(self) -> bool:
         """Whether outputs are one probability for each class."""
-        return self.output_name == "probabilities" and self.classes is not None
+        return self.output_name == PROBABILITIES and self.classes is not None
 
     @property
     def has_classes(self) -> bool:
         """Whether outputs are one number for each class, of which the largest counts."""
         return self.classes is not None and self.output_name != _FEATURES
 
+    @property
+    def has_decisions(self) -> bool:
+        """Whether each output is a decision of its own: several labels, or yes or no."""
+        return self.has_classes and (self.output_activation == "sigmoid" or self.classes == 1)
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever uses the network should know."""
+        notes = [self.note] if self.note else []
+        if self.normalization is None and not self.inner_normalization:
+            notes.append(
+                "the network has no layer that normalises pixels: whatever it is fed, also by "
+                "the signature for encoded images and on web pages, is pixels in [0, 255]"
+            )
+        return notes
+
+    def check_normalization_is_apart(self) -> None:
+        """Raises a UsageError if the network's normalisation cannot be left out."""
+        if self.inner_normalization:
+            raise UsageError(
+                "--nopreprocessing: expected a network whose normalisation can be left out, in "
+                f"{self.name!r} it is layer {self.inner_normalization[0]!r} ({self.note})"
+            )
+
     def without_normalization(self) -> DeployGraph:
-        """The same for images that are normalised already."""
+        """The same for images that are normalised already.
+
+        Raises:
+          UsageError: see `check_normalization_is_apart`.
+        """
+        self.check_normalization_is_apart()
         return replace(self, normalization=None)
 
     def convolution_count(self) -> int:
@@ -124,9 +161,11 @@ def build_deploy_graph(model: keras.Model) -> DeployGraph:
     classes = _classes_of(model)
     try:
         steps, activation = fold(layers_in_order(model))
+        output_activation = activation
         note = None
     except NotFoldable as reason:
         steps, activation = [KerasNetwork(float32_copy(model))], "linear"
+        output_activation = _last_activation(model)
         note = f"batch norms not folded: {reason}"
     normalization = None
     if steps and isinstance(steps[0], Normalization):
@@ -138,10 +177,17 @@ def build_deploy_graph(model: keras.Model) -> DeployGraph:
         normalization=normalization,
         steps=tuple(steps),
         activation=activation,
-        output_name=_output_name(model, classes, activation, note is None),
+        output_activation=output_activation,
+        output_name=_output_name(model, output_activation, note is None),
         classes=classes,
         note=note,
+        inner_normalization=() if note is None else _normalizing_layers(model),
     )
+
+
+def _normalizing_layers(model: keras.Model) -> tuple[str, ...]:
+    layers = keras_compat.flatten_layers(model)
+    return tuple(layer.name for layer in layers if isinstance(layer, _NORMALIZING))
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
@@ -184,7 +230,8 @@ def _input_of(model: keras.Model) -> tuple[int, tuple[int | None, int | None]]:
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] is None:
         raise UsageError(
             f"model {model.name!r}: expected one input (batch, height, width, channels), "
-            f"received {shapes or 'a model that was never called'}"
+            f"received {shapes or 'a model whose inputs Keras does not know'}"
+            + ("" if shapes else "; keras.Model(image, model(image)) of a keras.Input makes one")
         )
     _, height, width, channels = shapes[0]
     return int(channels), (height, width)
@@ -198,14 +245,21 @@ def _classes_of(model: keras.Model) -> int | None:
     return int(shape[-1]) if len(shape) == 2 and shape[-1] is not None else None
 
 
-def _output_name(model: keras.Model, classes: int | None, activation: str, folded: bool) -> str:
+def _last_activation(model: keras.Model) -> str:
+    """The activation of a model's last layer; `"linear"` if it has none that is known."""
+    last = model.layers[-1]
+    if isinstance(last, keras.Model) and getattr(last, "layers", ()):
+        return _last_activation(last)
+    if isinstance(last, keras.layers.Softmax):
+        return "softmax"
+    return getattr(getattr(last, "activation", None), "__name__", "linear")
+
+
+def _output_name(model: keras.Model, activation: str, folded: bool) -> str:
     last = model.layers[-1]
     is_dense = isinstance(last, keras.layers.Dense)
-    if not folded:
-        function = getattr(last, "activation", None)
-        activation = getattr(function, "__name__", "linear")
-    if classes is not None and activation in _PROBABILITIES:
-        return "probabilities"
+    if activation in _GIVE_PROBABILITIES:
+        return PROBABILITIES
     if folded:
         return "logits" if is_dense else _FEATURES
     return _FEATURES if isinstance(last, _POOLING) else "outputs"

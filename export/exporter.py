@@ -14,7 +14,7 @@ from effnetv2_tf.export import onnx as onnx_files
 from effnetv2_tf.export import savedmodel, web, web_check
 from effnetv2_tf.export import tflite as tflite_files
 from effnetv2_tf.export.loading import Exportable
-from effnetv2_tf.export.report import Report
+from effnetv2_tf.export.report import Report, discard_report
 from effnetv2_tf.export.requests import (
     DEFAULT_FORMATS,
     ONNX,
@@ -34,6 +34,7 @@ from effnetv2_tf.export.verification import (
     verify,
 )
 from effnetv2_tf.export.web_runtime import WebRuntime, load_runtime
+from effnetv2_tf.training.interruptions import only_run_in
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,33 @@ def export(
     options = options or ExportOptions()
     output_dir = Path(output_dir)
     jobs = _plan(output_dir, [formats] if isinstance(formats, str) else formats, options)
+    exportable = _checked(exportable, options)
     supplies = _Supplies(
         representative=_representative(exportable, jobs, options),
         web_runtime=_web_runtime(exportable, jobs, options),
     )
     _claim(output_dir)
+    with only_run_in(output_dir, "--output_dir", "another process is exporting"):
+        return _export(exportable, output_dir, jobs, options, supplies)
+
+
+def _export(
+    exportable: Exportable,
+    output_dir: Path,
+    jobs: list[Artefact],
+    options: ExportOptions,
+    supplies: _Supplies,
+) -> Report:
     sets = held_out(exportable, options.check_images, options.image_size)
-    notes = [exportable.graph.note] if exportable.graph.note else []
+    notes = exportable.graph.notes
+    discard_report(output_dir)  # of an earlier export, some of whose files are about to go
     verdicts = []
     for job in jobs:
-        verdict = _run(job, exportable, options, supplies, sets, notes)
-        verdicts.append(_settle(verdict, options.force))
+        candidate = _candidate(job)
+        if candidate.path != job.path:
+            candidate.path.unlink(missing_ok=True)
+        verdict = _run(candidate, exportable, options, supplies, sets, notes)
+        verdicts.append(_settle(verdict, job, options.force))
     images = sets[0].images
     report = Report(
         metadata=exportable.metadata(),
@@ -151,6 +168,8 @@ def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> l
         )
     if options.input_dtype == "uint8" and not options.preprocessing:
         raise UsageError("--input_dtype: expected float32 with --nopreprocessing, received uint8")
+    if ONNX in formats or WEB in formats:
+        onnx_files.check_opset(options.opset)
     require_runtimes(list(formats))
     jobs = []
     if SAVEDMODEL in formats:
@@ -171,6 +190,8 @@ def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> l
             if precision not in known:
                 hint = suggestion(precision, known) or f"; known: {', '.join(known)}"
                 raise UsageError(f"--{name}: unknown precision {precision!r}{hint}")
+            if name == TFLITE:
+                tflite_files.check_calibrated(precision, options.preprocessing)
             path = output_dir / name / f"model_{precision}.{suffix}"
             jobs.append(Artefact(name, precision, path))
     if WEB in formats:
@@ -179,16 +200,28 @@ def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> l
     return jobs
 
 
+def _checked(exportable: Exportable, options: ExportOptions) -> Exportable:
+    """What is to be exported, prepared for the size that it is to have."""
+    if not options.preprocessing:
+        exportable.graph.check_normalization_is_apart()
+    size, own = options.image_size, exportable.graph.image_shape[0]
+    if size is None:
+        return exportable
+    if own not in (None, size):
+        raise UsageError(
+            f"--fixed_image_size: expected {own}, the only size that the network takes, "
+            f"received {size}"
+        )
+    return replace(exportable, preparation=exportable.preparation.at_size(size))
+
+
 def _representative(
     exportable: Exportable, jobs: list[Artefact], options: ExportOptions
 ) -> np.ndarray | None:
     calibrated = [job for job in jobs if job.precision in tflite_files.CALIBRATED]
     if not calibrated:
         return None
-    preparation = exportable.preparation
-    if options.image_size is not None:
-        preparation = preparation.at_size(options.image_size)
-    images = exportable.images.representative(preparation, options.calibration_images)
+    images = exportable.images.representative(exportable.preparation, options.calibration_images)
     if len(images) < tflite_files.MINIMUM_CALIBRATION_IMAGES:
         raise UsageError(
             f"--{calibrated[0].format}={calibrated[0].precision}: expected at least "
@@ -262,13 +295,12 @@ def _write(
         return [f"to see the page: python3 -m http.server --directory={job.path}"]
     common = {"image_size": options.image_size, "preprocessing": options.preprocessing}
     if job.format == TFLITE:
-        resizable = options.image_size is None and options.batch_size is None
         tflite_files.export_tflite(
             exportable,
             job.path,
             job.precision,
             representative=supplies.representative,
-            resizable=resizable,
+            batch_size=options.batch_size,
             **common,
         )
         return []
@@ -287,13 +319,20 @@ def _write(
     return savedmodel.export_savedmodel(exportable, base, int(job.path.name), **fixed)[1]
 
 
-def _settle(verdict: Verdict, force: bool) -> Verdict:
-    """Takes a refused file out of the way, unless it is to be kept."""
-    if verdict.status != REFUSED:
-        return verdict
-    if force:
-        return replace(verdict, status=FORCED)
-    path = verdict.artefact.path
-    refused = path.with_name(f"{path.stem}.refused{path.suffix}")
-    path.replace(refused)
-    return replace(verdict, artefact=replace(verdict.artefact, path=refused))
+def _candidate(job: Artefact) -> Artefact:
+    """The same where it is checked: int8 elsewhere, so that a refused file replaces none."""
+    if not job.is_int8:
+        return job
+    return replace(job, path=job.path.with_name(f"{job.path.stem}.refused{job.path.suffix}"))
+
+
+def _settle(verdict: Verdict, job: Artefact, force: bool) -> Verdict:
+    """Puts an int8 file in its place, unless it is refused and not to be kept."""
+    if verdict.status == REFUSED:
+        if not force:
+            return verdict
+        verdict = replace(verdict, status=FORCED)
+    checked = verdict.artefact.path
+    if checked != job.path and checked.exists():
+        checked.replace(job.path)
+    return replace(verdict, artefact=job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,8 +12,8 @@ import tensorflow as tf
 
 from effnetv2_tf.export.graph_steps import (
     Block,
-    Classifier,
     Convolution,
+    Dense,
     DepthwiseConvolution,
     GlobalPooling,
     GroupNormalization,
@@ -39,7 +40,22 @@ from effnetv2_tf.models.layers import (
 Layers = Sequence[Any]
 
 _NORMS = (BatchNorm, keras.layers.BatchNormalization)
-_GONE_AT_INFERENCE = (keras.layers.InputLayer, Dropout, StochasticDepth, keras.layers.Dropout)
+_GONE_AT_INFERENCE = (
+    keras.layers.InputLayer,
+    Dropout,
+    StochasticDepth,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.RandomBrightness,
+    keras.layers.RandomContrast,
+    keras.layers.RandomFlip,
+    keras.layers.RandomRotation,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomZoom,
+    keras.layers.SpatialDropout2D,
+)
+_ACTIVATION_LAYERS = (keras.layers.Activation, keras.layers.Softmax)
 
 
 class NotFoldable(Exception):
@@ -94,22 +110,41 @@ def fold(layers: Layers) -> tuple[list[Step], str]:
     remaining = list(layers)
     while remaining:
         layer = remaining.pop(0)
-        if activation != "linear":
-            raise NotFoldable(f"layer {layer.name!r} follows a dense layer's activation")
-        if isinstance(layer, _GONE_AT_INFERENCE):
+        if _is_one_of(layer, _GONE_AT_INFERENCE):
             continue
-        norm = remaining.pop(0) if remaining and isinstance(remaining[0], _NORMS) else None
-        if isinstance(layer, keras.layers.Dense) and norm is None:
+        if activation != "linear":  # not the last dense layer after all
+            steps[-1] = replace(steps[-1], activation=activation)  # type: ignore[type-var]
+            activation = "linear"
+        norm = remaining.pop(0) if remaining and _is_one_of(remaining[0], _NORMS) else None
+        if _is_one_of(layer, (keras.layers.Dense,)) and norm is None:
             activation = _activation(layer, None)
-            steps.append(Classifier(_array(layer.kernel), _bias(layer, layer.units)))
+            steps.append(Dense(_array(layer.kernel), _bias(layer, layer.units)))
+        elif _is_one_of(layer, _ACTIVATION_LAYERS) and norm is None:
+            activation = _activation_after(steps, layer)
         else:
             steps.append(_step(layer, norm))
     return steps, activation
 
 
+def _is_one_of(layer: Any, classes: Sequence[type]) -> bool:
+    """Whether a layer computes what layers of one of the classes do: a subclass may not."""
+    return any(isinstance(layer, known) and type(layer).call is known.call for known in classes)
+
+
+def _activation_after(steps: Sequence[Step], layer: Any) -> str:
+    """The activation of a layer of its own behind a dense layer."""
+    if not steps or not isinstance(steps[-1], Dense):
+        raise NotFoldable(f"layer {layer.name!r} is an activation that follows no dense layer")
+    if isinstance(layer, keras.layers.Softmax):
+        if layer.axis not in (-1, [-1], (-1,)):
+            raise NotFoldable(f"layer {layer.name!r} is a softmax over axis {layer.axis}")
+        return "softmax"
+    return _activation(layer, None)
+
+
 def _step(layer: Any, norm: Any) -> Step:
     for layer_class, build in _BUILDERS.items():
-        if isinstance(layer, layer_class):
+        if _is_one_of(layer, (layer_class,)):
             if norm is not None and layer_class not in _CONVOLUTIONS:
                 raise NotFoldable(f"layer {norm.name!r} follows no convolution")
             return build(layer, norm) if layer_class in _CONVOLUTIONS else build(layer)
@@ -200,6 +235,12 @@ def _block(layer: FusedMBConv | MBConv) -> Block:
     return Block(tuple(steps), layer.has_skip)
 
 
+def _pooling(layer: Any, maximum: bool) -> GlobalPooling:
+    if layer.keepdims or layer.data_format != "channels_last":
+        raise NotFoldable(f"layer {layer.name!r} keeps dimensions or is channels-first")
+    return GlobalPooling(maximum)
+
+
 def _squeeze_excite(layer: SqueezeExcite) -> SqueezeExcitation:
     return SqueezeExcitation(_pointwise(layer.reduce, None), _pointwise(layer.expand, None))
 
@@ -242,13 +283,14 @@ _BUILDERS: dict[type, Callable[..., Step]] = {
     PointwiseConv2D: _pointwise,
     GroupConv2D: _group_convolution,
     GroupNorm: _group_norm,
+    ProxyNorm: _group_norm,
     FusedMBConv: _block,
     MBConv: _block,
     SqueezeExcite: _squeeze_excite,
     keras.layers.ZeroPadding2D: lambda layer: Padding(layer.padding),
     InputNormalization: lambda layer: Normalization(layer.mean, layer.std),
-    keras.layers.GlobalAveragePooling2D: lambda layer: GlobalPooling(),
-    keras.layers.GlobalMaxPooling2D: lambda layer: GlobalPooling(maximum=True),
+    keras.layers.GlobalAveragePooling2D: lambda layer: _pooling(layer, maximum=False),
+    keras.layers.GlobalMaxPooling2D: lambda layer: _pooling(layer, maximum=True),
 }
 
 

@@ -8,6 +8,7 @@ when the graph is loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,13 @@ def _silu(x: tf.Tensor) -> tf.Tensor:
     return x * tf.sigmoid(x)
 
 
+def _gelu(x: tf.Tensor) -> tf.Tensor:
+    # tf.nn.gelu has 1 - erf as an operation, which ONNX does not know.
+    return 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
+
+
 _ACTIVATIONS: Mapping[str, Step] = {
+    "gelu": _gelu,
     "linear": tf.identity,
     "relu": tf.nn.relu,
     "relu6": tf.nn.relu6,
@@ -193,14 +200,15 @@ class GlobalPooling:
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
-    """A dense layer without activation: (batch, in) to (batch, out)."""
+class Dense:
+    """A dense layer and its activation: (batch, in) to (batch, out)."""
 
     kernel: np.ndarray
     bias: np.ndarray
+    activation: str = "linear"
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias)
+        return activate(tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias), self.activation)
 
 
 class KerasNetwork:
@@ -221,5 +229,4 @@ class KerasNetwork:
         self._frozen = convert_variables_to_constants_v2(traced)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        outputs = self._frozen(x)
-        return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+        return tf.nest.flatten(self._frozen(x))[0]

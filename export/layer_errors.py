@@ -83,14 +83,27 @@ def _open(path: Path) -> Any:
 
     if not path.is_file():
         raise UsageError(f"expected a .tflite file, {path} does not exist")
-    interpreter = Interpreter(
-        str(path),
-        experimental_preserve_all_tensors=True,
-        # A delegate computes whole runs of layers and keeps what lies between to itself.
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
+    try:
+        interpreter = Interpreter(
+            str(path),
+            experimental_preserve_all_tensors=True,
+            # A delegate computes whole runs of layers and keeps what lies between to itself.
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"{path}: expected a .tflite file: {error}") from error
     return interpreter
+
+
+def image_side(path: Path) -> int:
+    """The side in pixels of a file's default input.
+
+    Raises:
+      UsageError: if it is no such file.
+    """
+    (detail,) = _open(path).get_input_details()
+    return int(detail["shape"][1])
 
 
 def _run(interpreter: Any, image: np.ndarray) -> None:
@@ -122,8 +135,15 @@ def main() -> None:
     exportable = loading.load_model_dir(
         _MODEL_DIR.value, images=loading.image_supply(_IMAGES.value)
     )
-    images = exportable.images.held_out(exportable.preparation, _COUNT.value).pixels
-    errors = layer_errors(Path(_REFERENCE.value), Path(_QUANTIZED.value), images)
+    reference, quantized = Path(_REFERENCE.value), Path(_QUANTIZED.value)
+    side = image_side(reference)
+    if image_side(quantized) != side:
+        raise UsageError(
+            f"--quantized: expected a file for images of {side} px, as {reference} is, received "
+            f"one for {image_side(quantized)} px"
+        )
+    images = exportable.images.held_out(exportable.preparation.at_size(side), _COUNT.value).pixels
+    errors = layer_errors(reference, quantized, images)
     print(f"{'error / spread':>14s}  {'step':>10s}  tensor")
     for error in errors:
         print(f"{error.relative:14.4f}  {error.scale:10.3g}  {error.name}")

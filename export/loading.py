@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import effnetv2_tf.models.input_range
 import effnetv2_tf.models.layers  # noqa: F401  registers the classes for load_model
@@ -66,7 +67,7 @@ class Exportable:
                 "layout": "NHWC",
                 "range": [0, 255],
                 "normalization": {
-                    "inside_the_model": normalization is not None,
+                    "inside_the_model": bool(normalization or self.graph.inner_normalization),
                     "mean": list(normalization.mean) if normalization else None,
                     "std": list(normalization.std) if normalization else None,
                 },
@@ -174,6 +175,11 @@ def wrap_model(
                 "(--image_size) to say at which size it is used, received none"
             )
         preparation = ImagePreparation(graph.image_shape[0], graph.channels)
+    if graph.image_shape[0] not in (None, preparation.image_size):
+        raise UsageError(
+            f"model {model.name!r} takes images of {graph.image_shape[0]} px alone: expected "
+            f"`preparation` (--image_size) of that size, received {preparation.image_size}"
+        )
     if preparation.channels != graph.channels:
         raise UsageError(
             f"preparation.channels: expected the model's {graph.channels}, "
@@ -246,10 +252,12 @@ def _source_channels(recipe: Recipe, state: Checkpoint) -> int | None:
 
 
 def _checked_labels(labels: Sequence[str] | None, graph: DeployGraph) -> tuple[str, ...]:
-    if graph.classes is None or not graph.is_classifier:
-        return ()
     if labels is None:
-        return tuple(str(number) for number in range(graph.classes))
+        return tuple(map(str, range(graph.classes or 0))) if graph.is_classifier else ()
+    if not graph.has_classes:
+        raise UsageError(
+            f"--labels: expected none for a network whose outputs are {graph.output_name}"
+        )
     if len(labels) != graph.classes:
         raise UsageError(f"--labels: expected {graph.classes} names, received {len(labels)}")
     return tuple(labels)
@@ -263,8 +271,10 @@ def image_supply(folder: str | Path | None) -> ImageSupply | None:
 def predict(exportable: Exportable, pixels: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """What the Keras network says of pixels (count, height, width, channels), in float32."""
     model = exportable.model
-    parts = [
-        np.asarray(model(pixels[start : start + batch_size].astype(np.float32), training=False))
+    batches = (
+        pixels[start : start + batch_size].astype(np.float32)
         for start in range(0, len(pixels), batch_size)
-    ]
-    return np.concatenate(parts)
+    )
+    return np.concatenate(
+        [np.asarray(tf.nest.flatten(model(batch, training=False))[0]) for batch in batches]
+    )

@@ -23,7 +23,7 @@ from effnetv2_tf.export.tflite import MINIMUM_CALIBRATION_IMAGES
 FLOAT32, INT8 = "float32", "int8"
 PRECISIONS = (FLOAT32, INT8)
 DEFAULT_OPSET = 18
-_OPSETS = (13, 21)  # lowest with per-channel quantisation; highest that tf2onnx 1.17 writes
+_OPSETS = (13, 18)  # lowest with per-channel quantisation; highest that tf2onnx 1.17 writes
 _DIMENSIONS = ("batch", "height", "width")
 
 
@@ -61,7 +61,8 @@ def export_onnx(
       TrainingFailure: if the result is no valid ONNX.
       OSError: if the file cannot be written.
     """
-    _check(precision, opset, representative)
+    _check(precision, representative)
+    check_opset(opset)
     graph = exportable.graph if preprocessing else exportable.graph.without_normalization()
     function = graph.function(input_dtype, batch_size, image_size)
     model = _convert(function, opset)
@@ -73,12 +74,16 @@ def export_onnx(
     return write_bytes(Path(path), _checked(model).SerializeToString())
 
 
-def _check(precision: str, opset: int, representative: np.ndarray | None) -> None:
+def check_opset(opset: int) -> None:
+    """Raises a UsageError for an opset that cannot be written."""
+    if not _OPSETS[0] <= opset <= _OPSETS[1]:
+        raise UsageError(f"--opset: expected {_OPSETS[0]} to {_OPSETS[1]}, received {opset}")
+
+
+def _check(precision: str, representative: np.ndarray | None) -> None:
     if precision not in PRECISIONS:
         hint = suggestion(precision, PRECISIONS) or f"; known: {', '.join(PRECISIONS)}"
         raise UsageError(f"--onnx: unknown precision {precision!r}{hint}")
-    if not _OPSETS[0] <= opset <= _OPSETS[1]:
-        raise UsageError(f"--opset: expected {_OPSETS[0]} to {_OPSETS[1]}, received {opset}")
     count = 0 if representative is None else len(representative)
     if precision == INT8 and count < MINIMUM_CALIBRATION_IMAGES:
         raise UsageError(

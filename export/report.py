@@ -76,9 +76,16 @@ class Report:
         return found[0].judged_by if found else "top-1 agreement"
 
     def write(self, folder: Path) -> None:
-        """Writes the JSON file and the picture."""
+        """Writes the JSON file and, if any artefact could be run, the picture."""
         write_text(folder / REPORT_FILE, json.dumps(self.as_dict(), indent=2) + "\n")
-        _draw(self, folder / PICTURE_FILE)
+        if any(verdict.comparisons for verdict in self.verdicts):
+            _draw(self, folder / PICTURE_FILE)
+
+
+def discard_report(folder: Path) -> None:
+    """Removes the report that an earlier export left, if any."""
+    for name in (REPORT_FILE, PICTURE_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

@@ -29,15 +29,16 @@ def export_tflite(
     precision: str = FLOAT32,
     *,
     representative: np.ndarray | None = None,
-    resizable: bool = True,
+    batch_size: int | None = None,
     image_size: int | None = None,
     preprocessing: bool = True,
 ) -> Path:
     """Writes one .tflite file with labels and normalisation as metadata.
 
     The input is float32, for int8 uint8: pixels in [0, 255] as they are. Its default shape is
-    one image of the evaluation size; `resizable` files take any batch and image size through
-    `resize_tensor_input`.
+    one image of the evaluation size; through `resize_tensor_input` the file takes any batch and,
+    if the network does, any image size. One of a network that is not folded, and whose converted
+    form allows no other shape, has that shape alone.
 
     Args:
       exportable: what to export.
@@ -45,8 +46,8 @@ def export_tflite(
       precision: one of `PRECISIONS`.
       representative: for int8 and 16x8: uint8 (count, size, size, channels), prepared images
         like those that the network will meet.
-      resizable: whether the input may be given another shape.
-      image_size: side of the default shape in pixels; None for the evaluation size.
+      batch_size: None for any.
+      image_size: side in pixels; None for any, the evaluation size by default.
       preprocessing: whether the file normalises pixels itself.
 
     Returns:
@@ -60,11 +61,37 @@ def export_tflite(
     _check(precision, representative, preprocessing)
     graph = exportable.graph if preprocessing else exportable.graph.without_normalization()
     size = image_size or exportable.preparation.image_size
-    content = _convert(graph.function(tf.float32, 1, size), precision, representative)
+    content = _convert(graph.function(tf.float32, batch_size or 1, size), precision, representative)
+    any_batch = batch_size is None
+    any_size = any_batch and image_size is None and graph.image_shape[0] is None
+    if graph.note and not _runs_at(content, 2, size + any_size):
+        any_batch = any_size = False
     content = add_metadata(
-        content, exportable, image_size=size, resizable=resizable, preprocessing=preprocessing
+        content,
+        exportable,
+        image_size=size,
+        any_batch=any_batch,
+        any_size=any_size,
+        preprocessing=preprocessing,
     )
     return write_bytes(Path(path), content)
+
+
+def _runs_at(content: bytes, batch_size: int, image_size: int) -> bool:
+    """Whether a file takes such images, though it was converted with one of another size."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    (details,) = interpreter.get_input_details()
+    shape = (batch_size, image_size, image_size, details["shape"][-1])
+    try:
+        interpreter.resize_tensor_input(details["index"], shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(details["index"], np.zeros(shape, details["dtype"]))
+        interpreter.invoke()
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _check(precision: str, representative: np.ndarray | None, preprocessing: bool) -> None:
@@ -80,8 +107,16 @@ def _check(precision: str, representative: np.ndarray | None, preprocessing: boo
             f"representative images to measure ranges on, received {count}; "
             "give more with --images=FOLDER, or choose float16 or dynamic"
         )
-    if not preprocessing:
-        raise UsageError(f"--tflite={precision}: expected preprocessing in the graph")
+    check_calibrated(precision, preprocessing)
+
+
+def check_calibrated(precision: str, preprocessing: bool) -> None:
+    """Raises a UsageError where pixels would be measured, and others calculated with."""
+    if precision in CALIBRATED and not preprocessing:
+        raise UsageError(
+            f"--tflite={precision}: expected the normalisation in the file, received "
+            "--nopreprocessing"
+        )
 
 
 def _convert(function: Any, precision: str, representative: np.ndarray | None) -> bytes:
@@ -90,7 +125,9 @@ def _convert(function: Any, precision: str, representative: np.ndarray | None) -
         tempfile.TemporaryDirectory() as folder,
         tensorflow_errors_as_os_errors(Path(folder)),
     ):
-        tf.saved_model.save(tf.Module(), folder, {"serving_default": function})
+        # As in `savedmodel`: without the gradients, which cannot always be saved.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(tf.Module(), folder, {"serving_default": function}, options)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["serving_default"]
         )

@@ -39,24 +39,25 @@ def add_metadata(
     exportable: Exportable,
     *,
     image_size: int,
-    resizable: bool,
+    any_batch: bool,
+    any_size: bool,
     preprocessing: bool,
 ) -> bytes:
-    """Adds metadata to a TFLite file and, if it is to be resizable, frees its input's shape.
+    """Adds metadata to a TFLite file, and frees what may vary of its input's shape.
 
     Args:
       content: of the file.
       exportable: what it is made from.
       image_size: side of the input's default shape.
-      resizable: whether batch and image size are declared as dynamic.
+      any_batch: whether the number of images is declared as dynamic.
+      any_size: whether height and width are.
       preprocessing: whether the file normalises pixels itself.
 
     Returns:
       The new content.
     """
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
-    if resizable:
-        _free_shapes(model)
+    _free_shapes(model, any_batch, any_size)
     standard = schema.BufferT()
     standard.data = np.frombuffer(_standard_metadata(exportable, preprocessing), np.uint8)
     entry = schema.MetadataT()
@@ -67,7 +68,8 @@ def add_metadata(
     content = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     metadata = exportable.metadata()
     metadata["input"]["default_image_size"] = image_size
-    metadata["input"]["resizable"] = resizable
+    metadata["input"]["any_batch_size"] = any_batch
+    metadata["input"]["any_image_size"] = any_size
     if not preprocessing:
         metadata["input"]["normalization"]["inside_the_model"] = False
     return content + _archive(exportable, metadata)
@@ -77,21 +79,24 @@ def read_metadata(content: bytes) -> tuple[dict[str, Any], list[str]]:
     """The JSON metadata and the labels of a file that `add_metadata` made."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         metadata = json.loads(archive.read(JSON_FILE))
-        labels = archive.read(LABELS_FILE).decode().splitlines()
+        labels = archive.read(LABELS_FILE).decode().split("\n")[:-1]
     return metadata, labels
 
 
-def _free_shapes(model: Any) -> None:
-    """Declares batch, height and width of the input, and the batch of the output, as dynamic.
+def _free_shapes(model: Any, any_batch: bool, any_size: bool) -> None:
+    """Declares batch, height and width of the input and the output as dynamic.
 
     Converting with fixed shapes and freeing them afterwards keeps a useful default shape: the
     graph has no constant that depends on them, which verification checks at other sizes.
     """
     graph = model.subgraphs[0]
-    for index, free in ((graph.inputs[0], 3), (graph.outputs[0], 1)):
+    for index in (graph.inputs[0], graph.outputs[0]):
         tensor = graph.tensors[index]
         shape = np.array(tensor.shape, np.int32)
-        shape[:free] = -1
+        if any_batch:
+            shape[0] = -1
+        if any_size and len(shape) == 4:
+            shape[1:3] = -1
         tensor.shapeSignature = shape
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_tf.export.deploy_graph import PROBABILITIES
 from effnetv2_tf.export.files import folder_size
 from effnetv2_tf.export.images import Images
 from effnetv2_tf.export.loading import Exportable, predict
@@ -60,7 +61,10 @@ class Comparison:
       image_size: side in pixels.
       images: how many.
       max_difference: largest absolute difference of an output.
-      top_1_agreement: share of images with the same top-1 class; None without classes.
+      top_1_agreement: share of images with the same top-1 class; None without classes that
+        exclude each other.
+      decision_agreement: where each output is a decision of its own (several labels, or yes or
+        no), share of equal decisions over all images and outputs. Else None.
       cosine_similarity: without classes, of an image's outputs as one vector; the mean over the
         images. None with classes.
       accuracy: share of images classified rightly, None where labels are unknown.
@@ -72,6 +76,7 @@ class Comparison:
     images: int
     max_difference: float
     top_1_agreement: float | None
+    decision_agreement: float | None = None
     cosine_similarity: float | None = None
     accuracy: float | None = None
     keras_accuracy: float | None = None
@@ -79,14 +84,21 @@ class Comparison:
     @property
     def judged_by(self) -> str:
         """The name of `agreement`."""
-        return "top-1 agreement" if self.cosine_similarity is None else "cosine similarity"
+        return min(self._agreements)[1]
 
     @property
     def agreement(self) -> float:
-        """What decides on the artefact: whichever of the two there is."""
-        found = self.top_1_agreement if self.cosine_similarity is None else self.cosine_similarity
-        assert found is not None  # outputs are classes or they are not
-        return found
+        """What decides on the artefact: the lowest, where there are several."""
+        return min(self._agreements)[0]
+
+    @property
+    def _agreements(self) -> list[tuple[float, str]]:
+        measures = (
+            (self.top_1_agreement, "top-1 agreement"),
+            (self.decision_agreement, "agreement of decisions"),
+            (self.cosine_similarity, "cosine similarity"),
+        )
+        return [(value, name) for value, name in measures if value is not None]
 
     def agreement_text(self, value: float) -> str:
         """An agreement as reports show it."""
@@ -136,11 +148,19 @@ class HeldOut:
       images: at the size of the check.
       expected: the network's outputs in float32.
       has_classes: whether outputs are one number for each class.
+      boundary: between yes and no, where each output is a decision of its own; else None.
     """
 
     images: Images
     expected: np.ndarray
     has_classes: bool
+    boundary: float | None = None
+
+    @property
+    def has_top_1(self) -> bool:
+        """Whether one class is right: of several labels, the likeliest may change by nothing."""
+        several = self.boundary is not None and self.images.labels is None
+        return self.has_classes and self.expected.shape[-1] > 1 and not several
 
     @property
     def size(self) -> int:
@@ -151,13 +171,16 @@ class HeldOut:
 def held_out(exportable: Exportable, count: int, image_size: int | None = None) -> list[HeldOut]:
     """Images at the evaluation size (or a fixed one) and a few at another size."""
     first = image_size or exportable.preparation.image_size
+    boundary = None
+    if exportable.graph.has_decisions:
+        boundary = 0.5 if exportable.graph.output_name == PROBABILITIES else 0.0
     sets = []
     for size, number in ((first, count), (first + _OTHER_SIZE, _FEW)):
         if size != first and (image_size is not None or exportable.graph.image_shape[0]):
             continue
         images = exportable.images.held_out(exportable.preparation.at_size(size), number)
         expected = predict(exportable, images.pixels)
-        sets.append(HeldOut(images, expected, exportable.graph.has_classes))
+        sets.append(HeldOut(images, expected, exportable.graph.has_classes, boundary))
     return sets
 
 
@@ -260,10 +283,12 @@ def _compare(feed: _Feed, data: HeldOut, count: int, batch_size: int) -> Compari
     outputs = feed.batched(data.images.pixels[:count], batch_size)
     if outputs.shape != expected.shape:
         raise ValueError(f"expected outputs of shape {expected.shape}, received {outputs.shape}")
-    agreement = similarity = accuracy = keras_accuracy = None
+    decisions = agreement = similarity = accuracy = keras_accuracy = None
     if not data.has_classes:
         similarity = _mean_cosine(outputs, expected)
-    else:
+    if data.boundary is not None:
+        decisions = float(((outputs > data.boundary) == (expected > data.boundary)).mean())
+    if data.has_top_1:
         ours, theirs = outputs.argmax(-1), expected.argmax(-1)
         agreement = float((ours == theirs).mean())
         if data.images.labels is not None:
@@ -276,6 +301,7 @@ def _compare(feed: _Feed, data: HeldOut, count: int, batch_size: int) -> Compari
         images=len(expected),
         max_difference=float(np.abs(outputs - expected).max()),
         top_1_agreement=agreement,
+        decision_agreement=decisions,
         cosine_similarity=similarity,
         accuracy=accuracy,
         keras_accuracy=keras_accuracy,

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def export_web(
     check_exportable(exportable)
     check_target(path)
     size = image_size or exportable.preparation.image_size
+    exportable = replace(exportable, preparation=exportable.preparation.at_size(size))
     metadata = exportable.metadata()
-    metadata["preparation"] = exportable.preparation.at_size(size).as_dict()
     metadata["runtime"] = f"{PACKAGE} {runtime.version}"
     with tempfile.TemporaryDirectory() as scratch:
         # Before the older page goes, since it takes a while.

@@ -120,6 +120,8 @@ def _member(package: tarfile.TarFile, name: str) -> bytes:
 def _read(read: Callable[[str], bytes]) -> WebRuntime:
     try:
         version = str(json.loads(read("package.json"))["version"])
+    except UsageError:  # there is none
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{PACKAGE}: package.json is damaged: {error}") from error
     files = {target: read(source) for source, target in FILES.items()}

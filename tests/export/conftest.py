@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -82,6 +83,16 @@ def spread_classes(model: keras.Model, image_size: int) -> None:
 def network() -> keras.Model:
     """Seven classes, images of any size with three channels."""
     return randomized(build_network(SPEC, classes=7), 32)
+
+
+@pytest.fixture(scope="session")
+def make_network():
+    """Builds the small network with weights that matter; arguments as `build_network`'s."""
+
+    def make(activation: str = "silu", **arguments) -> keras.Model:
+        return draw_weights(build_network(replace(SPEC, activation=activation), **arguments))
+
+    return make
 
 
 @pytest.fixture(scope="session", params=[None, "avg"], ids=["maps", "pooled"])

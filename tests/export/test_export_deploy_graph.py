@@ -246,6 +246,92 @@ def test_a_network_within_a_model_is_folded(embed):
     np.testing.assert_allclose(alone(images()), network(images(), training=False), atol=1e-4)
 
 
+def _with_a_hidden_layer(x):
+    x = keras.layers.Dense(6, activation="relu")(x)
+    return keras.layers.Dense(4, activation="softmax")(x)
+
+
+def _with_activations_of_their_own(x):
+    x = keras.layers.Activation("tanh")(keras.layers.Dense(6)(x))
+    return keras.layers.Softmax()(keras.layers.Dense(4)(x))
+
+
+@pytest.mark.parametrize("head", [_with_a_hidden_layer, _with_activations_of_their_own])
+def test_a_users_head_and_augmentation_are_folded(head):
+    network = make(include_top=False, pooling="avg", classes=None)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.RandomRotation(0.1)(keras.layers.RandomFlip("horizontal")(image))
+    model = keras.Model(image, head(network(x)))
+    graph = build_deploy_graph(model)
+    assert (graph.note, graph.output_name, graph.classes) == (None, "probabilities", 4)
+    np.testing.assert_allclose(graph(images()), model(images(), training=False), atol=1e-5)
+
+
+class _CosineDense(keras.layers.Dense):
+    def call(self, inputs):
+        kernel = tf.math.l2_normalize(tf.convert_to_tensor(self.kernel), 0)
+        return tf.matmul(tf.math.l2_normalize(inputs, -1), kernel)
+
+
+class _HalvedConvolution(keras.layers.Conv2D):
+    def call(self, inputs):
+        return super().call(inputs) / 2
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.GlobalAveragePooling2D(), _CosineDense(4)],
+        [_HalvedConvolution(4, 3), keras.layers.GlobalAveragePooling2D()],
+        [keras.layers.GlobalAveragePooling2D(keepdims=True)],
+        [keras.layers.GlobalMaxPooling2D(keepdims=True)],
+        [keras.layers.GlobalAveragePooling2D(), keras.layers.Softmax(), keras.layers.Dense(2)],
+    ],
+    ids=["dense", "convolution", "mean", "maximum", "softmax"],
+)
+def test_what_only_resembles_a_known_layer_is_taken_as_it_is(layers):
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    graph = build_deploy_graph(model)
+    assert "not folded" in graph.note
+    x = images()[:, :8, :8]
+    np.testing.assert_allclose(graph(x), model(x), atol=1e-5)
+
+
+def test_an_output_in_a_dictionary():
+    image = keras.Input((None, None, 3))
+    network = make(include_top=False, pooling="avg", classes=None)
+    model = keras.Model(image, {"a": keras.layers.Dense(2, activation="softmax")(network(image))})
+    np.testing.assert_allclose(build_deploy_graph(model)(images()), model(images())["a"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "classes", "decisions"),
+    [("softmax", 4, False), ("sigmoid", 4, True), ("sigmoid", 1, True), (None, 1, True)],
+)
+def test_outputs_that_decide_on_their_own(activation, classes, decisions):
+    graph = build_deploy_graph(make(classes=classes, classifier_activation=activation))
+    assert graph.has_decisions is decisions
+
+
+def test_normalization_within_a_model_cannot_be_left_out():
+    image = keras.Input((8, 8, 3))
+    network = make(include_top=False, pooling="avg", classes=None)
+    x = keras.layers.Rescaling(255.0)(image)
+    graph = build_deploy_graph(keras.Model(image, keras.layers.Dense(2)(network(x))))
+    assert graph.inner_normalization[0].startswith("rescaling")
+    with pytest.raises(UsageError, match="--nopreprocessing: .* it is layer 'rescaling"):
+        graph.without_normalization()
+    (note,) = graph.notes
+    assert "not folded" in note
+
+
+def test_a_network_without_normalization_says_so():
+    graph = build_deploy_graph(make(include_preprocessing=False))
+    (note,) = graph.notes
+    assert "no layer that normalises" in note
+    assert build_deploy_graph(make()).notes == []
+
+
 def test_layers_beside_the_chain_are_not_left_out():
     inputs = keras.Input((8, 8, 3))
     double = keras.layers.Conv2D(3, 3, padding="same")

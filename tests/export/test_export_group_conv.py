@@ -160,7 +160,7 @@ def test_tflite_has_built_in_operations_only(network, exportable, tmp_path):
 
 
 def test_tflite_of_a_fixed_size(network, exportable, tmp_path):
-    path = export_tflite(exportable, tmp_path / "a.tflite", image_size=48, resizable=False)
+    path = export_tflite(exportable, tmp_path / "a.tflite", image_size=48, batch_size=1)
     _check(TFLiteRunner(path).run, network, [(1, 48, 48, 3)])
 
 

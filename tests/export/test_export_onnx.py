@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.export.loading import predict
+from effnetv2_tf.export.images import ImagePreparation
+from effnetv2_tf.export.loading import predict, wrap_model
 from effnetv2_tf.export.onnx import export_onnx
 from effnetv2_tf.export.runtimes import OnnxRunner
 
@@ -79,12 +80,21 @@ def test_int8(exportable, pixels, tmp_path):
     assert {entry.key for entry in onnx.load(path).metadata_props} >= {"labels", "preparation"}
 
 
+@pytest.mark.parametrize("activation", ["gelu", "mish", "tanh", "hard_silu"])
+def test_other_activations(activation, make_network, pixels, tmp_path):
+    model = make_network(activation, classes=7)
+    subject = wrap_model(model, None, ImagePreparation(32))
+    runner = OnnxRunner(export_onnx(subject, tmp_path / "a.onnx"))
+    x = pixels[:4].astype("f")
+    np.testing.assert_allclose(runner.run(x), model(x), atol=5e-5)
+
+
 def test_bad_arguments(exportable, pixels, tmp_path):
     path = tmp_path / "a.onnx"
     with pytest.raises(UsageError, match=r"unknown precision 'float33'; did you mean 'float32'"):
         export_onnx(exportable, path, "float33")
-    with pytest.raises(UsageError, match="--opset: expected 13 to 21, received 5"):
-        export_onnx(exportable, path, opset=5)
+    with pytest.raises(UsageError, match="--opset: expected 13 to 18, received 19"):
+        export_onnx(exportable, path, opset=19)
     with pytest.raises(UsageError, match=r"at least 32 representative.*received 3"):
         export_onnx(exportable, path, "int8", representative=pixels[:3])
     assert not path.exists()

@@ -8,10 +8,12 @@ import sys
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 import effnetv2_tf.export
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.export.loading import load_keras_file, load_model_dir, predict, wrap_model
 
 
@@ -78,6 +80,12 @@ def test_a_keras_file(network, tmp_path):
         load_keras_file(tmp_path / "model.keras")
     with pytest.raises(UsageError, match=r"--labels: expected 7 names, received 2"):
         load_keras_file(tmp_path / "model.keras", labels=["a", "b"], image_size=32)
+    with pytest.raises(UsageError, match=r"--labels: expected none .* outputs are features"):
+        wrap_model(
+            keras.Model(network.input, network.get_layer("pool").output),
+            labels=["a"],
+            preparation=ImagePreparation(32),
+        )
     (tmp_path / "half.keras").write_bytes((tmp_path / "model.keras").read_bytes()[:1000])
     with pytest.raises(UsageError, match=r"half.keras cannot be loaded"):
         load_keras_file(tmp_path / "half.keras")
@@ -149,6 +157,33 @@ def test_wrong_use_is_one_line_and_2(arguments, message):
     assert last_line(done).startswith("error: ")
     assert message in last_line(done)
     assert done.stdout == ""
+
+
+def test_labels_of_logits_are_kept(make_network):
+    model = make_network(classes=2, classifier_activation=None, input_shape=(32, 32, 3))
+    assert wrap_model(model, labels=["cat", "dog"]).labels == ("cat", "dog")
+    with pytest.raises(UsageError, match="--labels: expected 2 names, received 1"):
+        wrap_model(model, labels=["cat"])
+
+
+def test_a_size_that_the_network_does_not_take(make_network, tmp_path):
+    make_network(classes=2, input_shape=(32, 32, 3)).save(tmp_path / "m.keras")
+    with pytest.raises(UsageError, match=r"32 px alone: expected .*--image_size.*received 48"):
+        load_keras_file(tmp_path / "m.keras", image_size=48)
+
+
+def test_a_label_file_from_elsewhere(network, tmp_path):
+    network.save(tmp_path / "m.keras")
+    names = ["caf\u00e9", "a\u2028b", "c\x0cd", *"4567"]
+    (tmp_path / "labels.txt").write_bytes("\r\n".join(names).encode("utf-8-sig"))
+    done = run(
+        f"--keras_file={tmp_path / 'm.keras'}", f"--output_dir={tmp_path / 'out'}",
+        f"--labels={tmp_path / 'labels.txt'}", "--image_size=32", "--formats=onnx",
+        "--check_images=8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metadata = onnx.load(tmp_path / "out/onnx/model_float32.onnx").metadata_props
+    assert json.loads(next(m.value for m in metadata if m.key == "labels")) == names
 
 
 def test_images_that_are_not_square_are_refused():

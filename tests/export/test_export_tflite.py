@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.export.layer_errors import layer_errors
-from effnetv2_tf.export.loading import predict
+from effnetv2_tf.export.images import ImagePreparation
+from effnetv2_tf.export.layer_errors import image_side, layer_errors
+from effnetv2_tf.export.loading import predict, wrap_model
 from effnetv2_tf.export.runtimes import TFLiteRunner
 from effnetv2_tf.export.tflite import PRECISIONS, export_tflite
 from effnetv2_tf.export.tflite_metadata import read_metadata
@@ -63,9 +68,40 @@ def test_any_batch_and_image_size(files, network):
 
 
 def test_fixed_shape(exportable, tmp_path):
-    path = export_tflite(exportable, tmp_path / "a.tflite", image_size=40, resizable=False)
+    path = export_tflite(exportable, tmp_path / "a.tflite", image_size=40, batch_size=1)
     runner = TFLiteRunner(path)
     assert (runner.batch_size, runner.image_size) == (1, 40)
+
+
+def test_a_fixed_image_size_of_the_network(make_network, tmp_path):
+    subject = wrap_model(make_network(classes=3, input_shape=(32, 32, 3)))
+    runner = TFLiteRunner(export_tflite(subject, tmp_path / "a.tflite"))
+    assert (runner.batch_size, runner.image_size) == (None, 32)
+
+
+def test_feature_maps_grow_with_the_image(make_network, tmp_path):
+    model = make_network(include_top=False)
+    path = export_tflite(wrap_model(model, None, ImagePreparation(32)), tmp_path / "a.tflite")
+    (output,) = Interpreter(str(path)).get_output_details()
+    assert list(output["shape_signature"][:3]) == [-1, -1, -1]
+    x = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3)).astype("f")
+    np.testing.assert_allclose(TFLiteRunner(path).run(x), model(x), atol=5e-5)
+
+
+def test_a_network_that_is_not_folded(make_network, tmp_path):
+    """With SiLU's own gradient in it, and reshapes that the converter makes constant."""
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1.0)(image)
+    outputs = keras.layers.Dense(4)(make_network(include_top=False, pooling="avg")(x))
+    model = keras.Model(image, outputs)
+    subject = wrap_model(model, None, ImagePreparation(32))
+    assert subject.graph.note
+    path = export_tflite(subject, tmp_path / "a.tflite")
+    runner = TFLiteRunner(path)
+    x = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("f")
+    assert runner.image_size in (None, 32)
+    count = runner.batch_size or 2
+    np.testing.assert_allclose(runner.run(x[:count]), model(x[:count]), atol=1e-4)
 
 
 def test_int8_takes_pixels_as_they_are(files):
@@ -97,8 +133,6 @@ def test_standard_metadata_buffer(files):
 
 
 def test_signature_names(files):
-    from ai_edge_litert.interpreter import Interpreter
-
     signature = Interpreter(str(files["float32"])).get_signature_list()["serving_default"]
     assert signature == {"inputs": ["image"], "outputs": ["probabilities"]}
 
@@ -128,5 +162,8 @@ def test_layer_errors_grow_from_the_input_on(files, pixels):
     assert all(0 <= error.relative < 5 for error in errors)
     same = layer_errors(files["float32"], files["float32"], pixels[:2])
     assert max(error.relative for error in same) == 0
+    assert image_side(files["int8"]) == 32
+    with pytest.raises(UsageError, match="expected a .tflite file"):
+        image_side(Path(__file__))
     with pytest.raises(UsageError, match="does not exist"):
         layer_errors(files["float32"], files["float32"].with_name("none"), pixels)

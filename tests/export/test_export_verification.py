@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 
+import filelock
+import keras
 import numpy as np
 import pytest
 
-from effnetv2_tf.errors import UsageError
+from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.export.exporter import ExportOptions, export
 from effnetv2_tf.export.images import FolderImages, ImagePreparation, Images
-from effnetv2_tf.export.loading import wrap_model
+from effnetv2_tf.export.loading import predict, wrap_model
 from effnetv2_tf.export.onnx import export_onnx
-from effnetv2_tf.export.runtimes import Artefact
+from effnetv2_tf.export.runtimes import Artefact, TFLiteRunner
 from effnetv2_tf.export.tflite import export_tflite
+from effnetv2_tf.export.tflite_metadata import read_metadata
 from effnetv2_tf.export.verification import held_out, verify
 
 
@@ -24,11 +27,13 @@ class FewImages:
     def __init__(self, pixels: np.ndarray, calibration: int = 40) -> None:
         self.pixels = pixels
         self.calibration = calibration
+        self.labels = np.zeros(len(pixels), int)
 
     def held_out(self, preparation: ImagePreparation, count: int) -> Images:
         size = preparation.image_size
         pixels = np.resize(self.pixels, (len(self.pixels), size, size, 3))
-        return Images(pixels[:count], np.zeros(len(pixels[:count]), int), "patterns")
+        labels = None if self.labels is None else self.labels[:count]
+        return Images(pixels[:count], labels, "patterns")
 
     def representative(self, preparation: ImagePreparation, count: int) -> Images:
         return Images(self.pixels[: self.calibration], None, "patterns")
@@ -133,6 +138,87 @@ def test_features_that_point_elsewhere_are_refused(features, tmp_path):
     )
 
 
+@pytest.mark.parametrize("classes", [1, 6])
+def test_decisions_are_compared_one_by_one(classes, make_network, pixels, tmp_path):
+    """int8 of a network whose outputs lie near the boundary, and whose largest is always one."""
+    model = make_network(classes=classes, classifier_activation="sigmoid")
+    classifier = model.get_layer("classifier")
+    features = keras.Model(model.input, classifier.input)(pixels.astype("f")).numpy()
+    logits = features @ np.asarray(classifier.kernel)
+    bias = -np.median(logits, axis=0)
+    if classes > 1:
+        bias[0] = 8 - logits[:, 0].min()
+    classifier.bias.assign(bias)
+    supply = FewImages(pixels)
+    supply.labels = None
+    subject = wrap_model(model, None, ImagePreparation(32), supply)
+    options = ExportOptions(tflite=("float32", "int8"), check_images=40, int8_threshold=0.999)
+    report = export(subject, tmp_path, ["tflite"], options)
+    exact, rough = report.verdicts
+    assert (exact.status, rough.status) == ("passed", "refused")
+    found = rough.comparisons[0]
+    assert found.top_1_agreement is None
+    path = rough.artefact.path
+    runner = TFLiteRunner(path)
+    ours = runner.run(pixels.astype(runner.dtype)) > 0.5
+    theirs = predict(subject, pixels) > 0.5
+    assert found.decision_agreement == pytest.approx((ours == theirs).mean())
+    assert "agreement of decisions" in rough.problem
+    assert 0.2 < theirs.mean() < 0.8
+
+
+def test_a_refused_file_replaces_none(calibrated, tmp_path):
+    path = tmp_path / "tflite" / "model_int8.tflite"
+    for threshold, status in ((0.5, "passed"), (1.01, "refused"), (0.5, "passed")):
+        options = ExportOptions(tflite=("int8",), check_images=40, int8_threshold=threshold)
+        (verdict,) = export(calibrated, tmp_path, ["tflite"], options).verdicts
+        assert verdict.status == status
+        assert path.is_file()
+        assert path.with_name("model_int8.refused.tflite").exists() is (status == "refused")
+
+
+def test_a_report_does_not_outlive_its_files(calibrated, tmp_path, monkeypatch):
+    options = ExportOptions(tflite=("float32",), check_images=40)
+    export(calibrated, tmp_path, ["tflite"], options)
+
+    def stopped(*arguments, **options):
+        raise SystemExit(143)
+
+    monkeypatch.setattr("effnetv2_tf.export.exporter._run", stopped)
+    with pytest.raises(SystemExit):
+        export(calibrated, tmp_path, ["tflite"], options)
+    assert not list(tmp_path.glob("export_report.*"))
+
+
+def test_a_report_of_nothing_but_failures(exportable, tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise TrainingFailure("no such operation")
+
+    monkeypatch.setattr("effnetv2_tf.export.onnx.export_onnx", fails)
+    report = export(exportable, tmp_path, ["onnx"], ExportOptions(check_images=40))
+    assert [v.problem for v in report.verdicts] == ["no such operation"]
+    assert json.loads((tmp_path / "export_report.json").read_text())["ok"] is False
+    assert not (tmp_path / "export_report.png").exists()
+
+
+def test_two_exports_into_one_folder_are_refused(exportable, tmp_path):
+    with filelock.FileLock(tmp_path / ".lock"), pytest.raises(UsageError, match="is exporting in"):
+        export(exportable, tmp_path, ["onnx"])
+
+
+def test_a_fixed_size_is_that_of_the_preparation(exportable, tmp_path):
+    options = ExportOptions(tflite=("float32",), check_images=20, image_size=24, batch_size=2)
+    report = export(exportable, tmp_path, ["tflite", "onnx", "savedmodel"], options)
+    assert report.ok, report.table()
+    assert report.metadata["preparation"]["image_size"] == 24
+    path = tmp_path / "tflite" / "model_float32.tflite"
+    runner = TFLiteRunner(path)
+    assert (runner.batch_size, runner.image_size) == (2, 24)
+    metadata, _ = read_metadata(path.read_bytes())
+    assert metadata["preparation"]["image_size"] == 24
+    assert (metadata["input"]["any_batch_size"], metadata["input"]["any_image_size"]) == (0, 0)
+
+
 def test_int8_below_the_threshold_is_refused(calibrated, tmp_path):
     options = ExportOptions(tflite=("int8",), check_images=40, int8_threshold=1.01)
     report = export(calibrated, tmp_path, ["tflite"], options)
@@ -151,7 +237,9 @@ def test_a_refused_file_can_be_kept(calibrated, tmp_path):
     assert (tmp_path / "tflite" / "model_int8.tflite").exists()
 
 
-def test_bad_requests_fail_before_anything_is_written(exportable, calibrated, pixels, tmp_path):
+def test_bad_requests_fail_before_anything_is_written(
+    exportable, calibrated, make_network, pixels, tmp_path
+):
     target = tmp_path / "out"
 
     def refuses(match, formats, subject=exportable, **options):
@@ -164,6 +252,13 @@ def test_bad_requests_fail_before_anything_is_written(exportable, calibrated, pi
     refuses("--onnx: expected at least one of .*leave onnx out", ["savedmodel", "onnx"], onnx=())
     refuses(r"--tflite: unknown precision 'int4'", ["tflite"], tflite=("int4",))
     refuses("--input_dtype: expected float32 or uint8", ["onnx"], input_dtype="int8")
+    refuses("--opset: expected 13 to 18, received 21", ["savedmodel", "onnx"], opset=21)
+    refuses(
+        "--tflite=int8: expected the normalisation in the file", ["savedmodel", "tflite"],
+        tflite=("int8",), preprocessing=False,
+    )  # fmt: skip
+    fixed = wrap_model(make_network(classes=3, input_shape=(32, 32, 3)))
+    refuses("--fixed_image_size: expected 32, .*received 48", ["onnx"], fixed, image_size=48)
     refuses(r"received 0 \(none given\)", ["tflite"], tflite=("int8",))
     few = wrap_model(calibrated.model, None, ImagePreparation(32), FewImages(pixels, 31))
     refuses("at least 32 representative images.*received 31", ["onnx"], few, onnx=("int8",))
