@@ -115,6 +115,10 @@ class DeployGraph:
           UsageError: see `check_normalization_is_apart`.
         """
         self.check_normalization_is_apart()
+        return self.body()
+
+    def body(self) -> DeployGraph:
+        """What follows `normalization`."""
         return replace(self, normalization=None)
 
     def convolution_count(self) -> int:

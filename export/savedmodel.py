@@ -77,6 +77,8 @@ def export_savedmodel(
     """
     if not preprocessing and input_dtype != tf.float32:
         raise UsageError("--input_dtype: expected float32 with --nopreprocessing, received uint8")
+    if not preprocessing:
+        exportable.graph.check_normalization_is_apart()
     path = version_folder(Path(base), version)
     notes = []
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(path) as folder:
@@ -104,7 +106,7 @@ def _signatures(
 ) -> dict[str, Any]:
     """Both signatures around one function, so that the file holds the weights once."""
     graph = exportable.graph
-    infer = graph.without_normalization().function(tf.float32, batch_size, image_size)
+    infer = graph.body().function(tf.float32, batch_size, image_size)
     infer = infer.get_concrete_function()
     outside = graph.normalization
 

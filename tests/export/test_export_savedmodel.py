@@ -158,6 +158,19 @@ def test_a_model_that_is_not_folded_is_served(tmp_path):
     np.testing.assert_allclose(SavedModelRunner(path).run(x), model(x), atol=1e-5)
 
 
+def test_normalization_within_a_model_stays_there(tmp_path):
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+    subject = wrap_model(model)
+    assert subject.metadata()["input"]["normalization"]["inside_the_model"]
+    path, _ = export_savedmodel(subject, tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("f")
+    np.testing.assert_allclose(SavedModelRunner(path).run(pixels), model(pixels), atol=1e-6)
+    with pytest.raises(UsageError, match="--nopreprocessing: .*layer 'rescaling"):
+        export_savedmodel(subject, tmp_path, preprocessing=False)
+
+
 def test_four_channels_are_served_but_no_files(tmp_path):
     inputs = keras.Input((8, 8, 4))
     x = keras.layers.GlobalAveragePooling2D()(inputs)
