@@ -248,6 +248,13 @@ def step_counter(optimizer: Any) -> Any:
     return getattr(optimizer, "inner_optimizer", optimizer)._iterations
 
 
+def updates_counted(optimizer: Any) -> Any:
+    """The number of updates as a tensor: steps, over those whose gradients make one update."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    steps = tf.cast(tf_variable(step_counter(optimizer)), tf.int64)
+    return steps // (getattr(inner, "gradient_accumulation_steps", None) or 1)
+
+
 def steps_made(optimizer: Any) -> int:
     """The optimizer's step counter, also when a strategy mirrors it."""
     return int(tf_variable(step_counter(optimizer)).numpy())

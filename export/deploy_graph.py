@@ -252,7 +252,7 @@ def _classes_of(model: keras.Model) -> int | None:
 def _last_activation(model: keras.Model) -> str:
     """The activation of a model's last layer; `"linear"` if it has none that is known."""
     last = model.layers[-1]
-    if isinstance(last, keras.Model) and getattr(last, "layers", ()):
+    if isinstance(last, keras.Model) and bool(last.layers):
         return _last_activation(last)
     if isinstance(last, keras.layers.Softmax):
         return "softmax"

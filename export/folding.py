@@ -126,7 +126,7 @@ def fold(layers: Layers) -> tuple[list[Step], str]:
     return steps, activation
 
 
-def _is_one_of(layer: Any, classes: Sequence[type]) -> bool:
+def _is_one_of(layer: Any, classes: Sequence[Any]) -> bool:
     """Whether a layer computes what layers of one of the classes do: a subclass may not."""
     return any(isinstance(layer, known) and type(layer).call is known.call for known in classes)
 

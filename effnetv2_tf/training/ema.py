@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from effnetv2_tf.keras_compat import step_counter, tf_variable, variable_path
+from effnetv2_tf.keras_compat import tf_variable, updates_counted, variable_path
 
 
 class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps an average of all of a model's weights; validation in `fit` uses the average.
 
-    average = d average + (1 - d) weight after every step, with d = min(decay, (1 + t) /
-    (10 + t)) at step t, as `tf.train.ExponentialMovingAverage` and the EfficientNet
+    average = d average + (1 - d) weight after every update, with d = min(decay, (1 + t) /
+    (10 + t)) at update t, as `tf.train.ExponentialMovingAverage` and the EfficientNet
     reference. Unlike Keras's `use_ema` it averages the moving statistics of batch
     normalisation too. The raw weights stay in the model; `applied()` swaps the averages in
     for a while.
@@ -26,7 +27,13 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     Masters et al. (arXiv 2106.03640) do so with d = 0.97 throughout (`warmup=False`).
 
     While `averaging` is False the averages are the last weights themselves. A model that is
-    compiled again goes on with its averages; t counts the new optimizer's steps.
+    compiled again goes on with its averages; t counts the new optimizer's updates. With
+    `steps_per_execution` k only every k-th weights are seen, and count as k times the same.
+
+    Other callbacks know the raw weights alone. What `BackupAndRestore` brings back, the averages
+    begin anew with (a warning says so); to keep them, save `named_variables` beside the model.
+    `EarlyStopping(restore_best_weights=True)` restores the raw weights of the best epoch, which
+    `adopt()` would then replace by the averages of the last.
 
     Args:
       decay: d; the papers' 0.9999 suits runs of 100,000 steps and more.
@@ -55,6 +62,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self.every = every
         self.averaging = True
         self._epoch: int | None = None  # within `fit`
+        self._begins = False  # with the first epoch of this `fit`
         self.averages: list[tf.Variable] = []
         self._applied = False
 
@@ -62,11 +70,12 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         """Creates the averages as copies of the weights, once.
 
         Raises:
-          ValueError: if they are those of another model.
+          ValueError: if they are those of another model, or weights are in half precision.
         """
         if self.averages:
             self._check_same(model)
             return
+        _check_precision(model)
         self.set_model(model)
         self._optimizer = model.optimizer
         self._weights = [tf_variable(weight) for weight in model.weights]
@@ -91,6 +100,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
     def on_train_begin(self, logs: Any = None) -> None:
+        self._begins = not self.averages
         self.build(self.model)
         self._follow(self.model.optimizer)
         self.restore_raw()
@@ -98,6 +108,9 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
+        if self._begins:  # only now have all callbacks restored what they restore
+            self._begins = False
+            self._begin()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self.every == "step":
@@ -170,17 +183,31 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             self._last_step.assign(self._step())
             self._update = tf.function(self._update_replicas)  # a trace keeps the old counter
 
+    def _begin(self) -> None:
+        """Begins with the weights as they are."""
+        updates = int(self._step())
+        if updates:
+            warnings.warn(
+                f"ExponentialMovingAverage: the optimizer has made {updates} updates before; the "
+                "averages begin with the weights as they are now.",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._last_step.assign(updates)
+        for average, weight in zip(self.averages, self._weights, strict=True):
+            average.assign(tf.identity(weight))
+
     def _step(self) -> tf.Tensor:
-        return tf.cast(tf_variable(step_counter(self._optimizer)), tf.int64)
+        return updates_counted(self._optimizer)
 
     def _update_replicas(self, decay: tf.Tensor) -> None:
         self.model.distribute_strategy.run(self._update_replica, args=(decay,))
 
     def _update_replica(self, decay: tf.Tensor) -> None:
-        # Derived from the step counter: right with several steps per execution, and a call
-        # after which no step was made changes nothing.
+        # Derived from the optimizer's counter, so that a call after which no update was made, as
+        # where gradients are accumulated, changes nothing.
         step = self._step()
-        made = tf.cast(step - self._last_step, tf.float32)
+        made = tf.cast(tf.maximum(step - self._last_step, 0), tf.float32)
         if self.every == "epoch":
             made = tf.minimum(made, 1.0)
         elif self.warmup:
@@ -209,3 +236,14 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             for (weight, average), (raw, averaged) in zip(pairs, values, strict=True):
                 weight.assign(averaged)
                 average.assign(raw)
+
+
+def _check_precision(model: keras.Model) -> None:
+    for weight in model.weights:
+        dtype = tf_variable(weight).dtype
+        if dtype in (tf.float16, tf.bfloat16):
+            raise ValueError(
+                "ExponentialMovingAverage: expected weights in float32, in which small changes are "
+                f"not rounded away. Received: {variable_path(weight)} in {dtype.name}. Mixed "
+                "precision ('mixed_bfloat16') keeps them in float32."
+            )

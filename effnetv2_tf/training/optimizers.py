@@ -37,6 +37,7 @@ class CoupledL2:
             raise ValueError(f"{type(self).__name__}: `l2` must be >= 0. Received: l2={l2}.")
         super().__init__(*args, **kwargs)
         self.l2 = float(l2)
+        self._summed = _SummedGradients()
 
     def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
         pairs = list(grads_and_vars)
@@ -63,12 +64,13 @@ class CoupledL2:
         if not (clips and keras_compat.OPTIMIZERS_CLIP_FIRST and _replicas() > 1):
             return super()._clip_gradients(grads)  # type: ignore[misc]
         summed = super()._all_reduce_sum_gradients([(g, None) for g in grads])  # type: ignore[misc]
-        self._summed_over_replicas = True
-        return super()._clip_gradients([gradient for gradient, _ in summed])  # type: ignore[misc]
+        clipped = super()._clip_gradients([gradient for gradient, _ in summed])  # type: ignore[misc]
+        self._summed.add(clipped)
+        return clipped
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        if getattr(self, "_summed_over_replicas", False):
-            self._summed_over_replicas = False
+        grads_and_vars = list(grads_and_vars)
+        if self._summed.take([gradient for gradient, _ in grads_and_vars]):
             return grads_and_vars
         if not tf.distribute.has_strategy():  # a sum of one would be an operation for each
             return grads_and_vars
@@ -76,6 +78,26 @@ class CoupledL2:
 
     def get_config(self) -> dict:
         return {**super().get_config(), "l2": self.l2}  # type: ignore[misc]
+
+
+class _SummedGradients:
+    """Gradients that are sums over the replicas already.
+
+    They are known by themselves: the replicas' threads take turns at one optimizer, at any of
+    Keras's steps between.
+    """
+
+    def __init__(self) -> None:
+        self._gradients: dict[int, Any] = {}
+
+    def add(self, gradients: list) -> None:
+        """Notes the gradients of a replica."""
+        self._gradients |= {id(gradient): gradient for gradient in gradients}
+
+    def take(self, gradients: list) -> bool:
+        """Whether these were noted; they are forgotten then."""
+        found = [self._gradients.pop(id(gradient), None) for gradient in gradients]
+        return bool(found) and all(gradient is not None for gradient in found)
 
 
 def _replicas() -> int:

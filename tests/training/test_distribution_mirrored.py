@@ -116,9 +116,11 @@ def test_the_weights_after_two_stages_are_the_same(one_replica, two_replicas):
 
 
 @pytest.mark.slow
-def test_the_clipped_norm_is_that_of_the_global_batch(tmp_path):
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_the_clipped_norm_is_that_of_the_global_batch(tmp_path, weight_decay):
     # The gradients' norm is about 1 here, so most steps are clipped.
     overrides = ["optimizer.name=sgd", "optimizer.gradient_clip_norm=0.2"]
+    overrides += [f"optimizer.weight_decay={weight_decay}"]
     folders = [tmp_path / "one" / "run", tmp_path / "two" / "run"]
     for replicas, folder in enumerate(folders, start=1):
         folder.parent.mkdir()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_tf import ExponentialMovingAverage, build_network
+from effnetv2_tf import ExponentialMovingAverage, build_network, keras_compat
 from effnetv2_tf.keras_compat import variable_path
 
 
@@ -40,6 +40,10 @@ class _History(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.weights.append(self.model.get_weights())
+
+
+def _names(model):
+    return [variable_path(weight) for weight in model.weights]
 
 
 def _by_hand(history, decay_at):
@@ -98,6 +102,52 @@ def test_a_call_without_a_step_changes_nothing():
         ema.on_train_batch_end(0)
     for average, old in zip(ema.averages, before, strict=True):
         np.testing.assert_array_equal(average.numpy(), old)
+
+
+class _Restore(keras.callbacks.Callback):
+    """As `BackupAndRestore` after an interruption: other weights, and an optimizer's steps."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights
+
+    def on_train_begin(self, logs=None):
+        self.model.set_weights(self.weights)
+        self.model.optimizer.iterations.assign(100)
+
+
+@pytest.mark.parametrize("ema_is_first", [True, False])
+def test_what_another_callback_restores_is_what_the_averages_begin_with(ema_is_first):
+    restored = [weight + 1.0 for weight in _model().get_weights()]
+    model, history = _model(), _History()
+    ema = ExponentialMovingAverage(0.9, warmup=False)
+    callbacks = [ema, _Restore(restored)] if ema_is_first else [_Restore(restored), ema]
+    with pytest.warns(UserWarning, match="has made 100 updates before"):
+        model.fit(*_data(), batch_size=4, shuffle=False, verbose=0, callbacks=[*callbacks, history])
+    history.weights[0] = restored
+    expected = _by_hand(history.weights, lambda step: 0.9)
+    for name, average, value in zip(_names(model), ema.averages, expected, strict=True):
+        np.testing.assert_allclose(average, value, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.skipif(not keras_compat.KERAS_3, reason="Keras 2 accumulates no gradients")
+def test_accumulated_gradients_are_one_update():
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    model, history = _model(), _History()
+    model.compile(optimizer, "mse", jit_compile=False)
+    ema = ExponentialMovingAverage(0.5)
+    model.fit(*_data(40), batch_size=4, shuffle=False, verbose=0, callbacks=[history, ema])
+    updated = history.weights[::2]  # batch norm's statistics move at every step
+    expected = _by_hand(updated, lambda update: min(0.5, (1 + update) / (10 + update)))
+    for name, average, value in zip(_names(model), ema.averages, expected, strict=True):
+        np.testing.assert_allclose(average, value, atol=1e-6, err_msg=name)
+
+
+def test_weights_in_half_precision_are_refused():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, dtype="bfloat16")])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="expected weights in float32.*kernel in bfloat16"):
+        ExponentialMovingAverage().build(model)
 
 
 def test_several_steps_per_execution_decay_as_often():
