@@ -20,6 +20,7 @@ from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.training import distributed_steps
 from effnetv2_tf.training.distributed_data import distribute
 from effnetv2_tf.training.drop_rates import DropRates
+from effnetv2_tf.training.iterators import let_go, without_autotuning
 from effnetv2_tf.training.schedule import Stage, StageSchedule
 from effnetv2_tf.training.strategies import is_distributed, is_tpu
 
@@ -103,7 +104,8 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         examples = tf.data.Dataset.from_tensors(example).repeat(steps * stage.batch_size)
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return examples.batch(stage.batch_size, drop_remainder=True).with_options(options)
+        batches = examples.batch(stage.batch_size, drop_remainder=True).with_options(options)
+        return without_autotuning(batches)  # `fit` has an iterator of it in every epoch
 
     def _element_spec(self, stage: Stage) -> Any:
         dataset = self.make_dataset(stage)
@@ -152,7 +154,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Any = None) -> None:
         self.model.train_function = self._keras_function
-        self._iterator = None
+        self._draw_from(None)
         self.stage = None
 
     def retrace(self) -> None:
@@ -173,7 +175,12 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             self._static_size = stage.image_size
         if traced_anew:
             self.retrace()
-        self._iterator = iter(self._dataset(stage))
+        self._draw_from(iter(self._dataset(stage)))
+
+    def _draw_from(self, iterator: Iterator | None) -> None:
+        before = [self._iterator]
+        self._iterator = iterator
+        let_go(before)
 
     def _set_drop_rates(self, stage: Stage) -> bool:
         regularization = stage.regularization
