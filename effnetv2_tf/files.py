@@ -19,11 +19,22 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces a text file as a whole."""
+def write_text(path: Path, text: str, errors: str = "backslashreplace") -> None:
+    """Replaces a text file as a whole.
+
+    Args:
+      path: of the file.
+      text: of the file.
+      errors: what becomes of the parts of file names that are no UTF-8; by default escapes, which
+        JSON understands, or "surrogateescape" for the names' own bytes.
+    """
     with atomic_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors=errors))

@@ -92,7 +92,13 @@ def _open() -> Predictor:
         return networks.open_pretrained(_MODEL.value, _IMAGE_SIZE.value)
     labels = None if _LABELS.value is None else networks.read_labels(_LABELS.value)
     crop: Literal["center", "none"] = "none" if _CROP.value == "none" else "center"
-    return networks.open_file(_FILE.value or "", labels, _IMAGE_SIZE.value, crop)
+    path = Path(_FILE.value or "")
+    if path.with_name("recipe.yaml").is_file():
+        print(
+            f"Note: a .keras file does not tell how its images are prepared; "
+            f"--model_dir={path.parent} prepares them as the run evaluated them"
+        )
+    return networks.open_file(path, labels, _IMAGE_SIZE.value, crop)
 
 
 def _shown(results: Iterable[Prediction | Unreadable]) -> Iterable[Prediction | Unreadable]:
@@ -117,14 +123,14 @@ def _write(
     from effnetv2_tf.prediction.files import as_csv, as_json
 
     texts = (
-        (_CSV.value, lambda: as_csv(results)),
-        (_JSON.value, lambda: as_json(predictor, results, found.others)),
+        (_CSV.value, lambda: as_csv(results), "surrogateescape"),  # names as they are
+        (_JSON.value, lambda: as_json(predictor, results, found.others), "backslashreplace"),
     )
-    for name, text in texts:
+    for name, text, errors in texts:
         if name is not None:
             path = Path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text())
+            write_text(path, text(), errors)
             print(f"Wrote {path}")
     if _SHEET.value is not None:
         _draw_sheet(predictor, results, Path(_SHEET.value))

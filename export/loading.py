@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import effnetv2_tf.models.input_range
 import effnetv2_tf.models.layers  # noqa: F401  registers the classes for load_model
 from effnetv2_tf import keras_compat
 from effnetv2_tf.data.sources import DataError
@@ -26,6 +25,7 @@ from effnetv2_tf.export.images import (
     RecipeImages,
 )
 from effnetv2_tf.export.requests import check_keras_file, check_run_folder
+from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint
 from effnetv2_tf.training.class_names import recorded_class_names
@@ -33,6 +33,7 @@ from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
 from effnetv2_tf.training.runs import find_checkpoint, network_of
 from effnetv2_tf.training.state import load_for_inference
+from effnetv2_tf.weights.variants import matching_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +139,27 @@ def load_keras_file(
         model = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"--keras_file: {path} cannot be loaded: {error}") from error
-    preparation = None
     size = image_size or model.input_shape[1]
-    if size is not None:
-        preparation = ImagePreparation(size, model.input_shape[-1], crop=crop)
+    preparation = None if size is None else usual_preparation(model, size, crop)
     return wrap_model(model, labels, preparation, images, origin=str(path))
+
+
+def usual_preparation(
+    model: keras.Model, image_size: int, crop: Literal["center", "none"]
+) -> ImagePreparation:
+    """How images are prepared for a model that comes without a recipe.
+
+    As the network of the families that it is, whatever its classes, is evaluated; else
+    `ImagePreparation`'s way.
+    """
+    preparation = ImagePreparation(image_size, model.input_shape[-1], crop=crop)
+    if not isinstance(model, EfficientNet):
+        return preparation
+    row = matching_row(tuple(weight.shape) for weight in model.weights)
+    if row is None:
+        return preparation
+    usual = row.preprocessing
+    return replace(preparation, crop_padding=usual.crop_padding, interpolation=usual.interpolation)
 
 
 def wrap_model(

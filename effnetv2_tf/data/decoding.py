@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_tf.data.encoded import decode_other, is_jpeg_for
 from effnetv2_tf.data.sources.bad_records import BadRecords
 from effnetv2_tf.data.sources.base import Source
 from effnetv2_tf.data.sources.validity import is_valid_image
@@ -21,12 +23,12 @@ def decode_pixels(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     """A whole JPEG, PNG, GIF or BMP file to uint8 (height, width, channels).
 
     JPEG files give the pixels that browsers, Pillow and PyTorch decode: TensorFlow's default
-    is a faster, coarser cosine transform.
+    is a faster, coarser cosine transform. Their orientation tag is ignored, as everywhere here.
     """
     image = tf.cond(
-        tf.io.is_jpeg(encoded),
+        is_jpeg_for(encoded, channels),
         lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
+        lambda: decode_other(encoded, channels),
     )
     return tf.ensure_shape(image, (None, None, channels))
 
@@ -84,15 +86,16 @@ def find_broken_file(source: Source, message: str) -> str | None:
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), _FILES_AT_ONCE):
             some = files[start : start + _FILES_AT_ONCE]
-            for file, decodes in zip(some, pool.map(_decodes, some), strict=True):
+            decoded = pool.map(functools.partial(_decodes, source.info.channels), some)
+            for file, decodes in zip(some, decoded, strict=True):
                 if not decodes:
                     return file
     return None
 
 
-def _decodes(file: str) -> bool:
+def _decodes(channels: int, file: str) -> bool:
     try:
-        decode_pixels(tf.io.read_file(file), 3)
+        decode_pixels(tf.io.read_file(file), channels)
     except tf.errors.OpError:
         return False
     return True

@@ -55,7 +55,7 @@ def normalization_text(mean: Sequence[float], std: Sequence[float], pixels: str 
 
 
 def _numbers_text(values: Sequence[float]) -> str:
-    texts = [f"{value:.6g}" for value in values]
+    texts = [f"{value + 0.0:.6g}" for value in values]  # -0.0 is 0
     return texts[0] if len(set(texts)) == 1 else f"({', '.join(texts)})"
 
 

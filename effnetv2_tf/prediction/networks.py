@@ -13,7 +13,7 @@ import keras
 import effnetv2_tf.models.loading  # noqa: F401  registers the classes for load_model
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.images import ImagePreparation
-from effnetv2_tf.export.loading import load_model_dir
+from effnetv2_tf.export.loading import load_model_dir, usual_preparation
 from effnetv2_tf.models.constructors import construct
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import InputNormalization
@@ -101,8 +101,7 @@ def open_file(
             f"--file: {path} was built with include_preprocessing=False: it expects images "
             "normalised in a way that the file does not say. Save it with preprocessing"
         )
-    preparation = ImagePreparation(size, model.input_shape[-1], crop=crop)
-    return Predictor(model, preparation, labels, str(path))
+    return Predictor(model, usual_preparation(model, size, crop), labels, str(path))
 
 
 def load_keras_file(path: str | Path) -> keras.Model:

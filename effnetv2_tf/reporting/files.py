@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 
 from effnetv2_tf.files import atomic_file
 
@@ -12,5 +14,25 @@ from effnetv2_tf.files import atomic_file
 def save_figure(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Writes a figure as PNG; an interrupted write leaves the old file, or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _show_texts_as_they_are(figure)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=dpi)
+
+
+def _show_texts_as_they_are(figure: Figure) -> None:
+    """Keeps matplotlib from taking what stands between two dollar signs of a name for a formula.
+
+    Numbers at the axes are left alone: they are set, some as formulas, when a figure is drawn.
+    """
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            named = isinstance(axis.get_major_formatter(), (FixedFormatter, FuncFormatter))
+            if named and isinstance(axis.get_major_locator(), FixedLocator):
+                axis.set_ticklabels([_plain(label.get_text()) for label in axis.get_ticklabels()])
+    for text in figure.findobj(Text):
+        text.set_text(_plain(text.get_text()))
+
+
+def _plain(text: str) -> str:
+    readable = text.encode(errors="backslashreplace").decode()  # names that are no UTF-8
+    return readable.replace("\\$", "$").replace("$", "\\$")

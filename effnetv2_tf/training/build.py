@@ -19,7 +19,7 @@ from effnetv2_tf.data.pipeline import (
     share_of,
 )
 from effnetv2_tf.data.service import check_reachable
-from effnetv2_tf.data.sources import DataError, Source
+from effnetv2_tf.data.sources import DataError, Source, SourceInfo
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models import transfer
 from effnetv2_tf.models.nasnet_specs import NASNETS
@@ -136,6 +136,19 @@ def _optimizer_maker(section: OptimizerSection) -> Callable[..., keras.optimizer
     known = [*OUR_OPTIMIZERS, *theirs, *addons.REPLACEMENTS]
     hint = suggestion(section.name, known) or f"; known: {', '.join(known)}"
     raise UsageError(f"optimizer.name: unknown optimizer {section.name!r}{hint}")
+
+
+def check_loss(recipe: Recipe, info: SourceInfo) -> None:
+    """Refuses a loss for one label with several: theirs are no distribution over the classes.
+
+    Raises:
+      UsageError: if the recipe's is such.
+    """
+    if info.multi_label and recipe.training.loss == "softmax":
+        raise UsageError(
+            "training.loss: expected 'sigmoid' for data with any number of labels for an image, "
+            "received 'softmax'"
+        )
 
 
 def compile_model(

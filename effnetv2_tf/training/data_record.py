@@ -8,6 +8,7 @@ from effnetv2_tf.data.sources import SourceInfo
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.training.build import Sources
 from effnetv2_tf.training.checkpoints import Checkpoint
+from effnetv2_tf.training.run_summary import usable_images
 from effnetv2_tf.training.schedule import StageSchedule
 
 
@@ -19,6 +20,7 @@ def record_data(sources: Sources, schedule: StageSchedule) -> dict[str, Any]:
         "source_channels": info.channels,
         "num_examples": info.num_examples,
         "steps_per_epoch": _steps_per_epoch(schedule),
+        "evaluation_images": usable_images(sources.evaluation),
         "bad_records": {
             name: source.bad_records.reasons() for name, source in sources.by_name.items()
         },

@@ -104,11 +104,19 @@ def steps_per_execution(
 
     The recipe's, or, on TPUs and unless the recipe sets it, as many as divide the epochs of all
     stages, and at most 100.
+
+    Raises:
+      UsageError: if the recipe's do not divide the epochs of all stages.
     """
     training = recipe.training
-    if not is_tpu(strategy) or "steps_per_execution" in training.model_fields_set:
-        return training.steps_per_execution
     common = math.gcd(*(stage.steps_per_epoch for stage in schedule.stages))
+    if not is_tpu(strategy) or "steps_per_execution" in training.model_fields_set:
+        if common % training.steps_per_execution:
+            raise UsageError(
+                "training.steps_per_execution: expected a divisor of every stage's steps in an "
+                f"epoch, thus of {common}, received {training.steps_per_execution}"
+            )
+        return training.steps_per_execution
     return max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if common % n == 0)
 
 

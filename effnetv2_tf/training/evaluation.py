@@ -19,7 +19,7 @@ class Evaluation:
       top_1: share whose likeliest class is a true one.
       top_5: share with a true class among the five likeliest.
       confusion: int64 (classes, classes): rows true, columns predicted; of multi-label
-        data the first true class counts.
+        data the first true class counts, and images without any are left out.
       seconds: of the pass, the first batch (tracing) left out.
       images_per_second: likewise; None if there was but one batch.
     """
@@ -53,7 +53,8 @@ def evaluate(model: keras.Model, dataset: tf.data.Dataset) -> Evaluation:
         hits = np.take_along_axis(truth, ranked, axis=1) > 0
         top_1 += int(hits[:, 0].sum())
         top_5 += int(hits.any(axis=1).sum())
-        np.add.at(confusion, (truth.argmax(axis=1), ranked[:, 0]), 1)
+        labelled = truth.any(axis=1)
+        np.add.at(confusion, (truth.argmax(axis=1)[labelled], ranked[labelled, 0]), 1)
         images += len(scores)
     if not images:
         raise ValueError("the evaluation split has no usable image")

@@ -108,7 +108,10 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         return without_autotuning(batches)  # `fit` has an iterator of it in every epoch
 
     def _element_spec(self, stage: Stage) -> Any:
-        dataset = self.make_dataset(stage)
+        options: dict[str, Any] = {"start_step": 0} if self._takes_start_step else {}
+        if self._takes_input_context:
+            options["input_context"] = None
+        dataset = self.make_dataset(stage, **options)
         if not isinstance(dataset, tf.data.Dataset):
             raise TypeError(
                 "ProgressiveLearning: `make_dataset(stage)` must return a tf.data.Dataset of "

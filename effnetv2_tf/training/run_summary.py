@@ -27,6 +27,7 @@ def summarize(
     schedule: StageSchedule,
     rows: Sequence[dict[str, float]],
     best: dict[str, Any] | None,
+    evaluation_images: int | None = None,
 ) -> dict[str, Any]:
     """The summary of a run that has come to its end.
 
@@ -37,6 +38,7 @@ def summarize(
       schedule: its stages.
       rows: of history.csv.
       best: epoch and value of the best checkpoint, and of what, if there is one.
+      evaluation_images: whose accuracy the last row has; None for those there are now.
     """
     last = rows[-1]
     seconds = sum(row["train_seconds"] for row in rows)
@@ -50,7 +52,7 @@ def summarize(
         "loss": last.get("val_loss"),
         "best": best,
         "evaluated_on": sources.evaluation.info.name,
-        "evaluation_images": _usable_images(sources.evaluation),
+        "evaluation_images": evaluation_images or usable_images(sources.evaluation),
         "evaluation_size": build.evaluation_size(recipe),
         "class_names": list(sources.train.info.class_names),
         "steps": int(last["step"]),
@@ -110,7 +112,7 @@ def _stage_summaries(
     return summaries
 
 
-def _usable_images(source: Source) -> int:
+def usable_images(source: Source) -> int:
     """Images without those that turned out to be bad, when the source was opened or read."""
     return source.bad_records.total_examples - source.bad_records.count
 

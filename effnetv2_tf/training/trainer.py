@@ -82,6 +82,7 @@ class Trainer:
         build.set_precision(recipe)
         self.sources = build.open_sources(recipe)
         info = self.sources.train.info
+        build.check_loss(recipe, info)
         self.schedule = build.build_schedule(recipe, info.num_examples)
         check_batch_sizes(self.strategy, build.batch_sizes(recipe))
         with self.strategy.scope():
@@ -92,6 +93,7 @@ class Trainer:
             build.compile_model(self.model, recipe, optimizer, steps)
         check_monitor(recipe.checkpoints.monitor, self.model.get_metrics_result())
         self.network = main_network(self.model)  # that is for use afterwards
+        self._evaluation_images: int | None = None  # of a run that was complete already
         self._make_callbacks()
 
     def run(self) -> dict[str, Any]:
@@ -294,6 +296,7 @@ class Trainer:
         self.saver.resume(checkpoint)
         if len(self.records.rows) == self.schedule.epochs:
             print(f"{self.model_dir}: training is complete ({checkpoint.step} steps)")
+            self._evaluation_images = checkpoint.metadata.get("evaluation_images")
             return self.schedule.epochs
         position = self.schedule.position(checkpoint.step)
         if len(self.records.rows) < position.epoch:
@@ -329,6 +332,7 @@ class Trainer:
             self.schedule,
             self.records.rows,
             self.saver.best,
+            self._evaluation_images,
         )
         if self.workers.is_chief:
             self._write_artefacts(summary)

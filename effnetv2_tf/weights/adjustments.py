@@ -32,6 +32,18 @@ def check_padding(model: keras.Model, padding: str | None, title: str) -> None:
     )
 
 
+def note_on_normalized_images(model: keras.Model) -> list[str]:
+    """A note, if the model normalises pixels, for weights of a network that does not."""
+    layers = [layer for layer in model.layers if isinstance(layer, InputNormalization)]
+    if not layers:
+        return []
+    own = normalization_text(layers[0].mean, layers[0].std)
+    return [
+        "The weights are of a network without preprocessing, whose images were normalised before; "
+        f"the model normalises pixels itself, {own}: see that it is the same."
+    ]
+
+
 def adjust(
     model: keras.Model, preprocessing: Preprocessing | None, epsilon: float | None
 ) -> list[str]:

@@ -8,9 +8,11 @@ of each class, and the variables of each layer: `layers/conv2d_3/vars/0`.
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -61,6 +63,18 @@ def _open(path: Path) -> h5py.File:
         with zipfile.ZipFile(path) as archive:
             return h5py.File(io.BytesIO(archive.read(WEIGHTS_IN_ARCHIVE)), "r")
     return h5py.File(path, "r")
+
+
+def layer_configurations(path: Path) -> dict[str, Any] | None:
+    """The layers' configurations by name, of a file that holds a whole model; else None."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read("config.json")
+    else:
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+    layers = None if text is None else json.loads(text).get("config", {}).get("layers")
+    return None if layers is None else {x["config"]["name"]: x["config"] for x in layers}
 
 
 def is_by_class(names: Iterable[str]) -> bool:

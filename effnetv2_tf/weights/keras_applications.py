@@ -197,6 +197,10 @@ def read(path: Path, arrays: dict[str, Any], spec: NetworkSpec) -> WeightFile:
     normalization = {n.partition("/")[2]: n for n in tensors if n.startswith("normalization")}
     mean, variance = ("vars/0", "vars/1") if by_class else ("mean", "variance")
     stem = tensors.get("conv2d/vars/0" if by_class else "stem_conv/kernel")
+    configs = hdf5.layer_configurations(path)
+    takes_normalized = configs is not None and not any(
+        name.startswith(("rescaling", "normalization")) for name in configs
+    )
     return WeightFile(
         source=SOURCE,
         path=str(path),
@@ -205,7 +209,9 @@ def read(path: Path, arrays: dict[str, Any], spec: NetworkSpec) -> WeightFile:
             **dict.fromkeys(normalization.values(), _NORMALIZATION),
             **dict.fromkeys(others, _NO_WEIGHT),
         },
-        preprocessing=_stored_preprocessing(
+        preprocessing=None
+        if takes_normalized
+        else _stored_preprocessing(
             tensors.get(normalization.get(mean, "")),
             tensors.get(normalization.get(variance, "")),
             None if stem is None else stem.shape[-2],
@@ -213,6 +219,7 @@ def read(path: Path, arrays: dict[str, Any], spec: NetworkSpec) -> WeightFile:
         ),
         padding="same",
         batch_norm_epsilon=1e-3,
+        takes_normalized=takes_normalized,
     )
 
 

@@ -53,6 +53,8 @@ class WeightFile:
       preprocessing: what the weights were trained with; None if not known.
       padding: `"same"` or `"symmetric"`, of the strided convolutions; None if not known.
       batch_norm_epsilon: added to the variances; None if not known.
+      takes_normalized: whether the network was given images that were normalised before.
+      notes: what else must be known.
     """
 
     source: str
@@ -62,6 +64,8 @@ class WeightFile:
     preprocessing: Preprocessing | None = None
     padding: str | None = None
     batch_norm_epsilon: float | None = None
+    takes_normalized: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class _Mismatch(NamedTuple):
@@ -97,8 +101,18 @@ def load_tensors(model: keras.Model, origins: Origins, file: WeightFile) -> Weig
     rows += _rows_left_out(model, origins, file, variables)
     for path, value in values.items():
         variables[path].assign(value)
-    notes = adjustments.adjust(model, file.preprocessing, file.batch_norm_epsilon)
+    notes = [*file.notes, *_notes_on_values(values)]
+    if file.takes_normalized:
+        notes += adjustments.note_on_normalized_images(model)
+    notes += adjustments.adjust(model, file.preprocessing, file.batch_norm_epsilon)
     return WeightReport(file.source, file.path, tuple(rows), tuple(notes), file.preprocessing)
+
+
+def _notes_on_values(values: dict[str, np.ndarray]) -> list[str]:
+    broken = [path for path, value in values.items() if not np.isfinite(value).all()]
+    if not broken:
+        return []
+    return [f"{len(broken)} tensors hold NaN or infinite numbers, the first is {broken[0]!r}."]
 
 
 def _check_origins(model: keras.Model, origins: Origins, variables: dict[str, Any]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +31,7 @@ def is_own(names: Iterable[str]) -> bool:
 
 
 def read(path: Path, arrays: dict[str, Any], spec: NetworkSpec) -> WeightFile:
-    """The file's tensors; from a `.keras` file also its preprocessing, padding and epsilon.
+    """The file's tensors; of a whole model also its preprocessing, padding and epsilon.
 
     Args:
       path: of the file.
@@ -49,14 +47,14 @@ def read(path: Path, arrays: dict[str, Any], spec: NetworkSpec) -> WeightFile:
         tensors={**tensors, **others},
         left_out=dict.fromkeys(others, _NO_WEIGHT),
     )
-    return _with_configuration(file, spec, path) if zipfile.is_zipfile(path) else file
+    configs = hdf5.layer_configurations(path)
+    return file if configs is None else _with_configuration(file, spec, path, configs)
 
 
-def _with_configuration(file: WeightFile, spec: NetworkSpec, path: Path) -> WeightFile:
+def _with_configuration(
+    file: WeightFile, spec: NetworkSpec, path: Path, configs: dict[str, Any]
+) -> WeightFile:
     """The file with what its record of layers says beside the tensors."""
-    with zipfile.ZipFile(path) as archive:
-        layers = json.loads(archive.read("config.json"))["config"]["layers"]
-    configs = {layer["config"]["name"]: layer["config"] for layer in layers}
     _check_activation(configs.get("stem_norm", {}).get("activation"), spec, path)
     if "normalization" in configs:
         normalization = configs["normalization"]
@@ -67,6 +65,8 @@ def _with_configuration(file: WeightFile, spec: NetworkSpec, path: Path) -> Weig
             spec.preprocessing.interpolation,
         )
         file = replace(file, preprocessing=preprocessing)
+    else:
+        file = replace(file, takes_normalized=True)
     return replace(
         file,
         padding=configs.get("stage1_block1", {}).get("padding", "same"),

@@ -44,7 +44,7 @@ def read(path: str | Path, spec: NetworkSpec, prefer_averages: bool = True) -> W
     state = read_state_dict(path, prefer_averages)
     naming = naming_of(state.tensors, str(path))
     _refuse_relatives(spec, state.tensors, path)
-    known = provenance(naming, spec, path)
+    known = provenance(naming, spec, path, state.architecture)
     return WeightFile(
         source=f"{naming.source}, {state.container}" if state.container else naming.source,
         path=str(path),
@@ -53,6 +53,7 @@ def read(path: str | Path, spec: NetworkSpec, prefer_averages: bool = True) -> W
         preprocessing=known.preprocessing,
         padding=known.padding,
         batch_norm_epsilon=known.batch_norm_epsilon,
+        notes=known.notes,
     )
 
 

@@ -13,8 +13,10 @@ from the implementation and from the name that the weights were published under:
 - efficientnet-pytorch and its derivatives repeat the TensorFlow reference: SAME padding,
   epsilon 1e-3.
 
-Where neither is known (a timm state dict called `model.pth`), nothing is assumed: the network
-that takes the weights must be built as the one that was trained.
+- timm's training script notes the network's name in its checkpoints, but not its preprocessing.
+
+Where none of these is known (a timm state dict called `model.pth`), nothing is assumed: the network
+that takes the weights must be built as the one that was trained, and a note says so.
 """
 
 from __future__ import annotations
@@ -53,11 +55,13 @@ class Provenance:
       padding: of the strided convolutions.
       batch_norm_epsilon: added to the variances.
       preprocessing: of the images.
+      notes: for whoever loads the weights.
     """
 
     padding: Padding | None = None
     batch_norm_epsilon: float | None = None
     preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _imagenet(crop_padding: int, interpolation: Interpolation = "bicubic") -> Preprocessing:
@@ -83,19 +87,38 @@ _TORCHVISION = {
 # `tf_efficientnetv2_b3.in21k_ft_in1k`.
 _TIMM = (
     (r"tf_efficientnetv2_(s|m|l|xl)", replace(HALF, crop_padding=0)),
-    (r"tf_efficientnetv2_b3\.in21k", HALF),
+    (r"tf_efficientnetv2_b3[._]in21k", HALF),
     (r"tf_efficientnetv2_b\d", IMAGENET_STATISTICS),
+    (r"tf_efficientnet_lite[34]", replace(HALF, interpolation="bilinear")),
     (r"tf_efficientnet_lite\d", HALF),
-    (r"tf_efficientnet_(b\d|l2)[._]ap[._-]", HALF),  # AdvProp; ap_in1k on the hub
+    (r"tf_efficientnet_(b\d|l2)[._]ap([._-]|$)", HALF),  # AdvProp; ap_in1k on the hub
     (r"tf_efficientnet_(b\d|l2)", IMAGENET_STATISTICS),
-    (r"efficientnet_b\d\.ra4_", HALF),
+    (r"efficientnet_b\d[._]ra4_", HALF),
     (r"efficientnet_(b\d|l2|lite\d)", IMAGENET_STATISTICS),
     (r"efficientnetv2_(s|m|l|xl)", replace(IMAGENET_STATISTICS, crop_padding=0)),
 )
+# What timm's names begin with, and no word goes on behind it.
+_TIMM_NAME = re.compile(
+    r"(tf_)?efficientnet(v2)?_(b\d|l2|lite\d|blur_b\d|e[slm]|cc_b\d|s|m|l|xl|rw_[tsm])(?![a-z0-9])"
+)
+_UNKNOWN_PREPROCESSING = (
+    "The file does not tell how images were normalised: the model's way is kept."
+)
+_UNKNOWN_NETWORK = (
+    "Neither the file nor its name tells which of timm's networks it is of: padding, epsilon and "
+    "normalisation are kept as the model has them. Networks that were trained in PyTorch (without "
+    "tf_ in timm's name) have padding='symmetric' and batch_norm_epsilon=1e-5."
+)
 
 
-def provenance(naming: Naming, spec: NetworkSpec, path: Path) -> Provenance:
+def provenance(naming: Naming, spec: NetworkSpec, path: Path, architecture: str = "") -> Provenance:
     """What is known of weights with this naming, for this spec, in this file.
+
+    Args:
+      naming: of the tensors.
+      spec: of the network that is to take them.
+      path: of the file.
+      architecture: as the file itself calls the network; empty if it does not.
 
     Raises:
       UsageError: if the file's name or the configuration beside it is that of a network which
@@ -107,7 +130,7 @@ def provenance(naming: Naming, spec: NetworkSpec, path: Path) -> Provenance:
         return Provenance("symmetric", epsilon, preprocessing)
     if naming is EFFICIENTNET_PYTORCH:
         return Provenance("same", TENSORFLOW_EPSILON, _of_efficientnet_pytorch(path.name.lower()))
-    return _of_timm(path)
+    return _of_timm(path, architecture.lower())
 
 
 def _of_efficientnet_pytorch(name: str) -> Preprocessing | None:
@@ -119,27 +142,31 @@ def _of_efficientnet_pytorch(name: str) -> Preprocessing | None:
     return CENTRED_127 if name.startswith("efficientnet-lite") else None
 
 
-def _of_timm(path: Path) -> Provenance:
+def _of_timm(path: Path, architecture: str) -> Provenance:
     config = _config_beside(path)
-    name = str(config["architecture"]) if config else _published_name(path)
+    name = str(config["architecture"]) if config else architecture or _published_name(path)
     if name.startswith("efficientnet_blur"):
         raise UsageError(
             f"Weights file {str(path)!r}: {name} blurs before it strides, which no network of "
             "this package does, though its tensors are the same. Pass other weights."
         )
-    preprocessing = _from_config(path, config["pretrained_cfg"]) if config else _by_name(name)
+    if config:
+        preprocessing: Preprocessing | None = _from_config(path, config["pretrained_cfg"])
+    else:  # a network that somebody trained has its name, and may have other preprocessing
+        preprocessing = None if architecture else _by_name(name)
+    notes = () if preprocessing else (_UNKNOWN_PREPROCESSING,)
     if name.startswith("tf_efficientnet"):
-        return Provenance("same", TENSORFLOW_EPSILON, preprocessing)
+        return Provenance("same", TENSORFLOW_EPSILON, preprocessing, notes)
     if name.startswith("efficientnet"):
-        return Provenance("symmetric", PYTORCH_EPSILON, preprocessing)
-    return Provenance(preprocessing=preprocessing)
+        return Provenance("symmetric", PYTORCH_EPSILON, preprocessing, notes)
+    return Provenance(preprocessing=preprocessing, notes=(_UNKNOWN_NETWORK,))
 
 
 def _published_name(path: Path) -> str:
     """The file's name, or that of the folder it lies in, if timm gives such names; or ''."""
     for part in (path.name, *(folder.name for folder in path.absolute().parents[:3])):
         name = part.lower().removeprefix("models--timm--")  # the hub's cache
-        if re.match(r"(tf_)?efficientnet(v2)?_", name):
+        if _TIMM_NAME.match(name):
             return name
     return ""
 

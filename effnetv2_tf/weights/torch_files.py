@@ -73,10 +73,13 @@ class StateDict:
       tensors: by name, without the prefixes of wrappers; bfloat16 as float32.
       container: the checkpoint's entry that held them, `"state_dict_ema"`; empty if the file
         holds nothing else.
+      architecture: the name of the network as timm's training script notes it beside the state
+        dict; empty if there is none.
     """
 
     tensors: dict[str, np.ndarray]
     container: str = ""
+    architecture: str = ""
 
 
 def read_state_dict(path: str | Path, prefer_averages: bool = True) -> StateDict:
@@ -101,6 +104,7 @@ def read_state_dict(path: str | Path, prefer_averages: bool = True) -> StateDict
         with path.open("rb") as file:
             archive = _open_archive(file)
             container, records = _find_state_dict(path, archive.contents, prefer_averages)
+            architecture = archive.contents.get("arch") if container else None
             tensors = _read_tensors(archive, records)
     except RefusedName as error:
         raise UsageError(
@@ -112,7 +116,8 @@ def read_state_dict(path: str | Path, prefer_averages: bool = True) -> StateDict
         raise
     except _DAMAGE as error:
         _refuse_damaged(path, error)
-    return StateDict(_without_wrappers(path, tensors), container)
+    name = architecture if isinstance(architecture, str) else ""
+    return StateDict(_without_wrappers(path, tensors), container, name)
 
 
 class _Archive(Protocol):

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from effnetv2_tf.data.augment import decode_and_random_crop
 from effnetv2_tf.data.decoding import decode_image, decode_pixels, replace_invalid, to_channels
 from effnetv2_tf.data.sources import BadRecords, TooManyBadRecords
 
@@ -22,6 +23,22 @@ def _decode(encoded, bad_records, name="a.png", channels=3, **options):
     )
     assert dataset.element_spec[0].shape[-1] == channels
     return next(dataset.as_numpy_iterator())
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "CMYK"), ("GIF", "P"), ("BMP", "RGB")])
+def test_colour_files_as_grey_images(kind, mode):
+    """TensorFlow has no grey decoder for these."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 9, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((36, 20)).convert(mode).save(file, kind)
+    encoded = tf.constant(file.getvalue())
+    colours = decode_pixels(encoded, 3)
+    wanted = np.asarray(Image.fromarray(colours.numpy()).convert("L"))
+    grey = decode_pixels(encoded, 1)
+    # Rounded down, and of a JPEG by the faster cosine transform.
+    np.testing.assert_allclose(grey[..., 0], wanted, atol=2)
+    cropped = decode_and_random_crop(encoded, 20, 1, [1, 2], area_range=(0.2, 0.2))
+    assert cropped.shape == (20, 20, 1)
 
 
 @pytest.mark.parametrize(

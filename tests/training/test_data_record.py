@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,24 @@ def test_a_finished_run_that_is_run_again_keeps_its_bad_records(make_recipe, tmp
     written = json.loads((tmp_path / "run" / "summary.json").read_text())
     for key in ("bad_records", "evaluation_images", "accuracy"):
         assert second[key] == written[key] == first[key]
+
+
+def test_a_finished_run_keeps_the_number_of_images_that_its_accuracy_is_of(
+    write_classes, make_recipe, tmp_path
+):
+    recipe, _ = _begun(write_classes, make_recipe, tmp_path, batch_size=5)
+    evaluated = build.open_sources(recipe).evaluation.image_files()
+    first = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert first["evaluation_images"] == len(evaluated) == 4
+    Path(evaluated[0]).unlink()
+    again = Trainer(recipe, tmp_path / "run", verbose=0).run()
+    assert (again["accuracy"], again["evaluation_images"]) == (first["accuracy"], 4)
+
+
+def test_several_labels_need_a_loss_for_them(make_recipe, tmp_path):
+    recipe = make_recipe(_record_data(tmp_path / "records", multi_label=True))
+    with pytest.raises(UsageError, match="training.loss: expected 'sigmoid' .* 'softmax'"):
+        Trainer(recipe, tmp_path / "run", verbose=0)
 
 
 def test_balanced_class_weights_leave_bad_records_out(make_recipe, tmp_path):

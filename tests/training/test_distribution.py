@@ -306,7 +306,14 @@ def test_steps_per_execution_on_tpus(tpu_strategy, num_examples, batch_sizes, ex
         num_stages=2,
     )
     assert steps_per_execution(_recipe(), schedule, tpu_strategy) == expected
-    assert steps_per_execution(_recipe(steps_per_execution=3), schedule, tpu_strategy) == 3
+
+
+def test_steps_per_execution_must_divide_the_epochs(tpu_strategy, make_schedule):
+    schedule = make_schedule()  # three steps an epoch
+    for strategy in (tpu_strategy, tf.distribute.get_strategy()):
+        assert steps_per_execution(_recipe(steps_per_execution=3), schedule, strategy) == 3
+        with pytest.raises(UsageError, match="training.steps_per_execution: .* of 3, received 2"):
+            steps_per_execution(_recipe(steps_per_execution=2), schedule, strategy)
 
 
 def test_steps_per_execution_elsewhere(make_schedule):

@@ -34,6 +34,15 @@ def test_the_default_size_is_the_one_of_the_last_stage(
     assert measured_batch(recipe) == (4, trained)
 
 
+def test_images_without_a_label_are_of_no_class():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Softmax()])
+    scores = np.eye(3, dtype="float32")
+    labels = np.array([[0, 1, 1], [0, 0, 0], [0, 0, 1]], "float32")
+    found = evaluate(model, tf.data.Dataset.from_tensor_slices((scores, labels)).batch(2))
+    np.testing.assert_array_equal(found.confusion, [[0, 0, 0], [1, 0, 0], [0, 0, 1]])
+    assert (found.images, found.top_1) == (3, pytest.approx(1 / 3))
+
+
 @pytest.mark.parametrize(("batch_size", "timed"), [(8, False), (5, True)])
 def test_a_single_batch_tells_no_speed(batch_size, timed):
     """The first is not timed: it includes tracing."""

@@ -33,6 +33,18 @@ def test_a_plain_model_sees_the_sizes_of_the_stages(plain_model, make_schedule, 
     assert len(history.history["loss"]) == 4
 
 
+def test_a_dataset_that_must_be_told_where_to_begin(plain_model, make_schedule, batches):
+    told = []
+
+    def make_dataset(stage, start_step, input_context):
+        told.append((start_step, input_context))
+        return batches(stage)
+
+    plain = plain_model()
+    _fit(plain, ProgressiveLearning(make_schedule(), make_dataset))
+    assert told == [(0, None), (0, None), (6, None)]
+
+
 def test_one_trace_serves_all_sizes(plain_model, make_schedule, batches):
     plain = plain_model()
     _fit(plain, ProgressiveLearning(make_schedule(), batches))

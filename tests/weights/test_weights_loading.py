@@ -108,6 +108,21 @@ def test_a_keras_file_of_another_padding_is_refused(tiny_spec, tiny_network, tmp
         load_weights(tiny_network(), tmp_path / "model.keras")
 
 
+def test_an_older_file_of_another_padding_is_refused(tiny_spec, tiny_network, tmp_path):
+    path = tmp_path / "model.h5"
+    build_network(dataclasses.replace(tiny_spec, padding="symmetric"), classes=4).save(path)
+    with pytest.raises(UsageError, match="was trained with padding 'symmetric'"):
+        load_weights(tiny_network(), path)
+
+
+@pytest.mark.parametrize("form", ["model.keras", "model.h5"])
+def test_weights_for_normalised_images_are_noted(form, tiny_network, tmp_path):
+    tiny_network(include_preprocessing=False).save(tmp_path / form)
+    (note,) = load_weights(tiny_network(), tmp_path / form).notes
+    assert "a network without preprocessing" in note
+    assert load_weights(tiny_network(include_preprocessing=False), tmp_path / form).notes == ()
+
+
 def test_none_leaves_the_model_alone(tiny_network, values):
     model = tiny_network()
     before = values(model)

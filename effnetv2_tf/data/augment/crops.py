@@ -22,6 +22,7 @@ from effnetv2_tf.data.augment.crop_windows import (
     evaluation_window,
     sample_crop_window,
 )
+from effnetv2_tf.data.encoded import decode_other, is_jpeg_for
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -71,11 +72,9 @@ def decode_and_random_crop(
         return _decode_window(encoded, window, channels, ratio=1)
 
     def from_other() -> tf.Tensor:
-        return _random_window(
-            _decode_whole(encoded, channels), seed, area_range, aspect_ratio_range
-        )
+        return _random_window(decode_other(encoded, channels), seed, area_range, aspect_ratio_range)
 
-    cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
+    cropped = tf.cond(is_jpeg_for(encoded, channels), from_jpeg, from_other)
     cropped.set_shape([None, None, channels])
     return _resize(cropped, image_size, interpolation, antialias)
 
@@ -180,7 +179,7 @@ def center_crop_and_resize(
         return _resize(image, image_size, interpolation, antialias)
     _require_channels(channels)
     if resize_only:
-        decoded = _decode_whole(image, channels)
+        decoded = decode_other(image, channels)
     else:
         decoded = _decode_center(image, channels, image_size, crop_padding)
     return _resize(decoded, image_size, interpolation, antialias)
@@ -213,12 +212,6 @@ def _crop(image: tf.Tensor, window: Window) -> tf.Tensor:
     return cropped
 
 
-def _decode_whole(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    image.set_shape([None, None, channels])
-    return image
-
-
 def _decode_window(encoded: tf.Tensor, window: Window, channels: int, ratio: int) -> tf.Tensor:
     """Decodes `window` of a JPEG; its numbers count pixels of the image shrunk by `ratio`."""
     return tf.image.decode_and_crop_jpeg(encoded, tf.stack(window), channels=channels, ratio=ratio)
@@ -247,11 +240,11 @@ def _decode_center(
         return _decode_window(encoded, window, channels, ratio=1)
 
     def from_other() -> tf.Tensor:
-        image = _decode_whole(encoded, channels)
+        image = decode_other(encoded, channels)
         shape = tf.shape(image)
         return _crop(image, evaluation_window(shape[0], shape[1], image_size, crop_padding))
 
-    cropped = tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_other)
+    cropped = tf.cond(is_jpeg_for(encoded, channels), from_jpeg, from_other)
     cropped.set_shape([None, None, channels])
     return cropped
 

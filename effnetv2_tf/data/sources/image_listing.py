@@ -139,15 +139,16 @@ def take_subset(listing: Listing, subset: str, validation_share: float, seed: in
 
     In each class the files are ordered by a hash of (seed, file name relative to the origin) and
     the first `validation_share` of them, rounded, at least one, are for validation. So the split
-    does not depend on the machine, on the order of the files, or on where the folder lies.
+    does not depend on the machine, on the order of the files, or on where the folder lies. A file
+    that is listed several times is in one part alone.
 
     Raises:
         DataError: if a class has too few files to be in both parts.
     """
     root = listing.origin if listing.origin.is_dir() else listing.origin.parent
-    by_class: dict[int, list[int]] = {}
-    for position, label in enumerate(listing.labels):
-        by_class.setdefault(label, []).append(position)
+    by_class: dict[int, dict[Path, list[int]]] = {}
+    for position, (file, label) in enumerate(zip(listing.files, listing.labels, strict=True)):
+        by_class.setdefault(label, {}).setdefault(file, []).append(position)
     chosen: list[int] = []
     for label, positions in by_class.items():
         if len(positions) < 2 and label >= 0:
@@ -158,9 +159,10 @@ def take_subset(listing: Listing, subset: str, validation_share: float, seed: in
                 path=listing.origin,
                 suggestion="add images, or set validation_share=0",
             )
-        positions.sort(key=lambda p: _hash(seed, os.path.relpath(listing.files[p], root)))
-        boundary = max(1, round(validation_share * len(positions))) if label >= 0 else 0
-        chosen += positions[:boundary] if subset == "validation" else positions[boundary:]
+        files = sorted(positions, key=lambda file: _hash(seed, os.path.relpath(file, root)))
+        boundary = max(1, round(validation_share * len(files))) if label >= 0 else 0
+        part = files[:boundary] if subset == "validation" else files[boundary:]
+        chosen += [position for file in part for position in positions[file]]
     chosen.sort()
     return Listing(
         listing.origin,
@@ -273,7 +275,7 @@ def _sorted_labels(labels: Iterable[str]) -> list[str]:
 
 
 def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdigit()
+    return label.isascii() and label.removeprefix("-").isdigit()
 
 
 def _check_known_class(name: str, class_names: tuple[str, ...], path: Path) -> None:

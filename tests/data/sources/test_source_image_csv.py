@@ -57,6 +57,21 @@ def test_numbers_are_sorted_as_numbers(folder):
     assert _pairs(source) == [(0, 2), (1, 1), (2, 0)]
 
 
+def test_negative_numbers_are_sorted_as_numbers(folder):
+    source = ImageFolderSource(csv=_csv(folder, "0.png,10\n1.png,-2\n2.png,-10\n"))
+    assert source.info.class_names == ("-10", "-2", "10")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_file_that_is_listed_twice_is_in_one_part(folder, seed):
+    rows = [f"{i}.png,{'ab'[i % 2]}\n" for i in range(4)]
+    path = _csv(folder, "".join(rows * 2))
+    splits = ImageFolderSource.splits(csv=path, validation_share=0.5, split_seed=seed)
+    train, validation = (_pairs(splits[name]) for name in ("train", "validation"))
+    assert len(train) == len(validation) == 4
+    assert not set(train) & set(validation)
+
+
 def test_class_names_of_the_training_split(folder):
     source = ImageFolderSource(csv=_csv(folder, "0.png,c\n"), class_names=["a", "b", "c"])
     assert _pairs(source) == [(0, 2)]

@@ -314,6 +314,10 @@ IMAGENET, HALF, LITE_MEAN = 0.485 * 255, 127.5, 127.0
         (TIMM_V2, "efficientnetv2_s.pth", SYMMETRIC, IMAGENET),
         (TIMM_V1, "tf_efficientnet_b0_aa-827b6e33.pth", SAME, IMAGENET),
         (TIMM_V1, "tf_efficientnet_b0_ap-f262efe1.pth", SAME, HALF),
+        (TIMM_V1, "tf_efficientnet_b0_ap/model.pth", SAME, HALF),
+        (TIMM_V2, "tf_efficientnetv2_b3_in21k_ft_in1k.pth", SAME, HALF),
+        (TIMM_V1, "efficientnet_b1_ra4_e3600_r240_in1k.pth", SYMMETRIC, HALF),
+        (TIMM_V1, "efficientnet_experiments/run1/model.pth", UNKNOWN, None),
         (TIMM_V1, "tf_efficientnet_l2.ns_jft_in1k.pth", SAME, IMAGENET),
         (TIMM_V1, "efficientnet_b0_ra-3dd342df.pth", SYMMETRIC, IMAGENET),
         (TIMM_V1, "efficientnet_b0.ra4_e3600_r224_in1k.pth", SYMMETRIC, HALF),
@@ -331,8 +335,11 @@ def test_padding_epsilon_and_preprocessing_by_name(
     torch_format, tmp_path, modules, name, trained, mean
 ):
     spec = next(spec for spec, of_case in CASES.values() if of_case is modules)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     path = torch_format.save(tmp_path / name, _state_dict(_random_network(spec), modules))
     file = pytorch.read(path, spec)
+    if trained == UNKNOWN:
+        assert "tells which of timm's networks" in file.notes[0]
     assert (file.padding, file.batch_norm_epsilon) == trained
     assert (file.preprocessing and file.preprocessing.mean[0]) == pytest.approx(mean)
 
@@ -359,6 +366,24 @@ def test_torchvisions_networks(torch_format, tmp_path, variant, epsilon, mean, c
     assert (file.padding, file.batch_norm_epsilon) == ("symmetric", epsilon)
     assert file.preprocessing.mean[0] == pytest.approx(mean)
     assert file.preprocessing.crop_padding == crop_padding
+
+
+def test_the_name_that_timms_training_script_notes(torch_format, tmp_path):
+    state = _state_dict(_random_network(V1), TIMM_V1)
+    contents = {"arch": "efficientnet_b0", "state_dict": state}
+    path = torch_format.save(tmp_path / "model_best.pth.tar", contents)
+    file = pytorch.read(path, V1)
+    assert (file.padding, file.batch_norm_epsilon) == SYMMETRIC
+    assert file.preprocessing is None  # which its options decided
+    assert "how images were normalised" in file.notes[0]
+
+
+def test_numbers_that_are_none_are_noted(torch_format, tmp_path):
+    state = _state_dict(_random_network(V1), TIMM_V1)
+    state["conv_stem.weight"] = np.full_like(state["conv_stem.weight"], np.nan)
+    path = torch_format.save(tmp_path / "tf_efficientnet_b0.pth", state)
+    report = _read_into(build_network(V1, classes=4), path, V1)
+    assert any("1 tensors hold NaN" in note for note in report.notes)
 
 
 def test_the_folder_of_the_hubs_cache_counts_as_a_name(torch_format, tmp_path):
