@@ -38,3 +38,12 @@ def write_text(path: Path, text: str, errors: str = "backslashreplace") -> None:
     """
     with atomic_file(path) as file:
         file.write(text.encode(errors=errors))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, with a byte order mark or without.
+
+    Line ends alone separate them, not the form feeds and other marks that `str.splitlines` knows.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        return [line.rstrip("\n") for line in file]

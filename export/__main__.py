@@ -14,6 +14,7 @@ from absl import flags
 from effnetv2_tf import programs
 from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.export import requests
+from effnetv2_tf.files import read_lines
 
 if TYPE_CHECKING:
     from effnetv2_tf.export.exporter import ExportOptions
@@ -132,8 +133,7 @@ def _labels() -> list[str] | None:
     if _LABELS.value is None:
         return None
     try:
-        with Path(_LABELS.value).open(encoding="utf-8-sig") as file:
-            return [line.rstrip("\n") for line in file]
+        return read_lines(Path(_LABELS.value))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--labels: cannot read {_LABELS.value}: {error}") from error
 

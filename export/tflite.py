@@ -64,7 +64,7 @@ def export_tflite(
     content = _convert(graph.function(tf.float32, batch_size or 1, size), precision, representative)
     any_batch = batch_size is None
     any_size = any_batch and image_size is None and graph.image_shape[0] is None
-    if graph.note and not _runs_at(content, 2, size + any_size):
+    if graph.note and any_batch and not _runs_at(content, 2, size + any_size):
         any_batch = any_size = False
     content = add_metadata(
         content,

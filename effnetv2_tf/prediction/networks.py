@@ -14,6 +14,7 @@ import effnetv2_tf.models.loading  # noqa: F401  registers the classes for load_
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.export.loading import load_model_dir, usual_preparation
+from effnetv2_tf.files import read_lines
 from effnetv2_tf.models.constructors import construct
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import InputNormalization
@@ -128,7 +129,7 @@ def read_labels(name: str | Path) -> tuple[str, ...]:
     if str(name) == IMAGENET:
         return imagenet_class_names()
     try:
-        return tuple(Path(name).read_text(encoding="utf-8").splitlines())
+        return tuple(read_lines(Path(name)))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--labels: cannot read {name}: {error}") from error
 

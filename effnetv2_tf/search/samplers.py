@@ -69,7 +69,7 @@ class PointSampler(optuna.samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        number = position(study.get_trials(deepcopy=False), trial)
+        number = position(study.get_trials(deepcopy=False), trial.number)
         return self.propose(learned_from(study), np.random.default_rng([self._seed, number]))
 
     def sample_independent(
@@ -102,7 +102,7 @@ class SeededByTrial(optuna.samplers.BaseSampler):
         self._sampler = make(seed)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        number = position(study.get_trials(deepcopy=False), trial)
+        number = position(study.get_trials(deepcopy=False), trial.number)
         words = np.random.SeedSequence([self._seed, number]).generate_state(1)
         self._sampler = self._make(int(words[0]))
         self._sampler.before_trial(study, trial)

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.search.rewards import Goal
-from effnetv2_tf.search.trials import FOLDER, RETRY_OF, WORKER, counted, is_set_aside
+from effnetv2_tf.search.trials import FOLDER, RETRY_OF, WORKER, counted, is_set_aside, position
 
 SEARCH = "search"  # user attribute of a study
 
@@ -108,8 +108,7 @@ def open_study(
 
 def is_surplus(study: optuna.Study, number: int, budget: int) -> bool:
     """Whether a trial that was just begun is one too many: another worker was faster."""
-    before = [t for t in counted(study.get_trials(deepcopy=False)) if t.number < number]
-    return len(before) >= budget
+    return position(study.get_trials(deepcopy=False), number) >= budget
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:

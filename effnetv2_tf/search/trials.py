@@ -39,9 +39,9 @@ def ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in counted(trials) if trial.state.is_finished()]
 
 
-def position(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> int:
-    """How many trials before this one count: its number, had no trial been made again."""
-    return sum(other.number < trial.number for other in counted(trials))
+def position(trials: Sequence[FrozenTrial], number: int) -> int:
+    """How many trials before that number count: what it were, had no trial been made again."""
+    return sum(trial.number < number for trial in counted(trials))
 
 
 def reward_of(trial: FrozenTrial) -> float | None:

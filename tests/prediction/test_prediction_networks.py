@@ -60,6 +60,8 @@ def test_labels(saved, tmp_path):
     (tmp_path / "names.txt").write_text("röd\ngrön\nblå\nljus\n", encoding="utf-8")
     names = networks.read_labels(tmp_path / "names.txt")
     assert names == ("röd", "grön", "blå", "ljus")
+    (tmp_path / "from_elsewhere.txt").write_bytes("a\u2028b\r\nc\r\n".encode("utf-8-sig"))
+    assert networks.read_labels(tmp_path / "from_elsewhere.txt") == ("a\u2028b", "c")
     assert networks.read_labels("imagenet")[985] == "daisy"
     with pytest.raises(UsageError, match="labels: expected 4 names, .* received 1000"):
         networks.open_file(saved, networks.read_labels("imagenet"), image_size=16)
