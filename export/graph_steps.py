@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_tf.models.layers.activations import hard_silu
+
 Step = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -32,6 +34,8 @@ def _gelu(x: tf.Tensor) -> tf.Tensor:
 
 _ACTIVATIONS: Mapping[str, Step] = {
     "gelu": _gelu,
+    "hard_silu": hard_silu,
+    "hard_swish": hard_silu,
     "linear": tf.identity,
     "relu": tf.nn.relu,
     "relu6": tf.nn.relu6,

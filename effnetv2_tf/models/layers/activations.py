@@ -11,7 +11,11 @@ import tensorflow as tf
 
 def get_activation(name: str | None) -> Callable[[tf.Tensor], tf.Tensor]:
     """The function for a Keras activation's name; None is the identity."""
-    return silu if name in ("silu", "swish") else keras.activations.get(name)
+    if name in ("silu", "swish"):
+        return silu
+    if name in ("hard_silu", "hard_swish"):
+        return hard_silu
+    return keras.activations.get(name)
 
 
 def silu(inputs: Any) -> tf.Tensor:
@@ -21,6 +25,12 @@ def silu(inputs: Any) -> tf.Tensor:
     layer keeps anyway, sigmoid(x) is needed once and its product with dy is one operation.
     """
     return _silu(tf.convert_to_tensor(inputs))
+
+
+def hard_silu(inputs: Any) -> tf.Tensor:
+    """The product x * relu6(x + 3) / 6 (MobileNetV3, section 5.2), which Keras 2 does not have."""
+    x = tf.convert_to_tensor(inputs)
+    return x * (tf.nn.relu6(x + 3.0) / 6.0)
 
 
 def silu_gradient(dy: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

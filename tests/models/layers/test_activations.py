@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_tf.models.layers.activations import get_activation, silu
+from effnetv2_tf.models.layers.activations import get_activation, hard_silu, silu
 
 POINTS = np.concatenate([np.linspace(-12, 12, 97), [-200, -90, 0, 90, 200]]).astype("float32")
 
@@ -43,5 +43,13 @@ def test_silu_in_a_graph_scales_the_incoming_gradient():
 def test_names():
     assert get_activation("silu") is silu
     assert get_activation("swish") is silu
+    assert get_activation("hard_silu") is get_activation("hard_swish") is hard_silu
     assert get_activation("relu6") is keras.activations.get("relu6")
     assert float(get_activation(None)(tf.constant(-2.0))) == -2
+
+
+def test_hard_silu():
+    x = tf.constant([-4.0, -3.0, -1.5, 0.0, 1.5, 3.0, 4.0])
+    expected = [0, 0, -0.375, 0, 1.125, 3, 4]
+    np.testing.assert_allclose(hard_silu(x), expected, rtol=1e-6)
+    assert hard_silu(tf.cast(x, tf.bfloat16)).dtype == tf.bfloat16
