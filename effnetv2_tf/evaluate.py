@@ -34,6 +34,7 @@ def main() -> None:
 
 
 def _evaluate_sizes(run, sizes: list[int]) -> dict:
+    from effnetv2_tf.data.broken_images import broken_images_named
     from effnetv2_tf.errors import UsageError
     from effnetv2_tf.training import build
     from effnetv2_tf.training.evaluation import evaluate
@@ -43,7 +44,8 @@ def _evaluate_sizes(run, sizes: list[int]) -> dict:
     for size in sizes:
         dataset = build.build_evaluation_dataset(run.recipe, run.evaluation, size)
         try:
-            result = evaluate(run.model, dataset)
+            with broken_images_named(run.evaluation):
+                result = evaluate(run.model, dataset)
         except ValueError as error:
             raise UsageError(f"data: {error}") from error
         results[size] = result

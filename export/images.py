@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf.data.augment import center_crop_and_resize
+from effnetv2_tf.data.broken_images import broken_images_named
 from effnetv2_tf.data.decoding import decode_pixels, to_channels
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
@@ -126,7 +127,8 @@ class RecipeImages:
             channels=preparation.channels,
         )
         examples = dataset.unbatch().take(count).batch(256).as_numpy_iterator()
-        batches = [(pixels.astype(np.uint8), labels) for pixels, labels in examples]
+        with broken_images_named(data):
+            batches = [(pixels.astype(np.uint8), labels) for pixels, labels in examples]
         pixels = np.concatenate([batch for batch, _ in batches])
         one_hot = np.concatenate([batch for _, batch in batches])
         labels = None if source.info.multi_label else one_hot.argmax(-1)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf.data.encoded import decode_other, is_jpeg_for
 from effnetv2_tf.data.sources.bad_records import BadRecords
-from effnetv2_tf.data.sources.base import Source
 from effnetv2_tf.data.sources.validity import is_valid_image
-
-_ABOUT_AN_IMAGE = re.compile(r"jpeg|png|gif|bmp|channels inherent", re.IGNORECASE)
-_FILES_AT_ONCE = 256
 
 
 def decode_pixels(encoded: tf.Tensor, channels: int) -> tf.Tensor:
@@ -71,34 +64,6 @@ def decode_image(
         (*image.shape[:2], channels) if image.shape.rank == 3 else (None, None, channels)
     )
     return image, valid
-
-
-def find_broken_file(source: Source, message: str) -> str | None:
-    """The image file that an error of TensorFlow's decoders is about, which does not tell.
-
-    All files are decoded, until one fails.
-
-    Args:
-      source: whose files may be meant.
-      message: of the error.
-    """
-    files = source.image_files() if _ABOUT_AN_IMAGE.search(message or "") else ()
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), _FILES_AT_ONCE):
-            some = files[start : start + _FILES_AT_ONCE]
-            decoded = pool.map(functools.partial(_decodes, source.info.channels), some)
-            for file, decodes in zip(some, decoded, strict=True):
-                if not decodes:
-                    return file
-    return None
-
-
-def _decodes(channels: int, file: str) -> bool:
-    try:
-        decode_pixels(tf.io.read_file(file), channels)
-    except tf.errors.OpError:
-        return False
-    return True
 
 
 def grey_pixel(channels: int) -> bytes:

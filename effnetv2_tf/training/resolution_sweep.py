@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from effnetv2_tf.data.broken_images import broken_images_named
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.flops import count_flops
 from effnetv2_tf.models.specs import NetworkSpec
@@ -112,7 +113,8 @@ def sweep(
         for size in sizes[name]:
             dataset = build.build_evaluation_dataset(run.recipe, run.evaluation, size)
             try:
-                evaluations[name, size] = evaluate(run.model, dataset)
+                with broken_images_named(run.evaluation):
+                    evaluations[name, size] = evaluate(run.model, dataset)
             except ValueError as error:
                 raise UsageError(f"data: {error}") from error
             on_point(name, size, evaluations[name, size])

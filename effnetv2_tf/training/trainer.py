@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from effnetv2_tf.data.decoding import find_broken_file
+from effnetv2_tf.data.broken_images import report_broken_image
 from effnetv2_tf.data.sources import TooManyBadRecords
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
 from effnetv2_tf.files import write_text
@@ -125,7 +125,8 @@ class Trainer:
                 self._report_bad_records(error)
                 self._report_missing_records(error)
                 self._report_lost_worker(error)
-                self._report_broken_file(error)  # last: it reads the files
+                # Last: it reads the files.
+                report_broken_image(self.sources.by_name.values(), error)
                 raise TrainingFailure(
                     f"TensorFlow stopped the run after step {self.progressive.next_step}: "
                     f"{operation_fault(error.message)}; checkpoints are kept, --verbosity=1 shows "
@@ -192,16 +193,6 @@ class Trainer:
                 source.bad_records.check()
             except TooManyBadRecords as error:
                 raise TrainingFailure(f"data: {error}") from cause
-
-    def _report_broken_file(self, cause: tf.errors.OpError) -> None:
-        """Raises a one-line TrainingFailure if `cause` is an image file that can be named."""
-        for source in self.sources.by_name.values():
-            file = find_broken_file(source, cause.message)
-            if file:
-                raise TrainingFailure(
-                    f"data: {file}: cannot be decoded ({operation_fault(cause.message)}); repair "
-                    "or remove it and run the same command again: checkpoints are kept"
-                ) from cause
 
     def _report_missing_records(self, cause: tf.errors.OpError) -> None:
         """Raises a one-line UsageError if the training data ended before it should."""

@@ -73,13 +73,16 @@ def test_too_many_bad_records_end_a_run(recipe_of, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_an_image_that_cannot_be_decoded_is_said(recipe_of, tmp_path):
+def test_a_record_that_cannot_be_decoded_is_named(recipe_of, tmp_path):
     recipe = recipe_of(_record_data(tmp_path, (), 0.1), training={"batch_size": 5})
     no_jpeg = b"\xff\xd8\xff\xe0" + bytes(range(1, 200)) + b"\xff\xd9"
     _records(tmp_path / "train-0", (2,), no_jpeg)
-    with pytest.raises(TrainingFailure, match=r"after step \d+: .*Invalid JPEG data[^.]*; c") as e:
+    name = re.escape(f"{tmp_path}/train-0#2")
+    with pytest.raises(
+        TrainingFailure, match=rf"^data: {name}: cannot be decoded \(.*JPEG.*\); repair or remove"
+    ) as caught:
         Trainer(recipe, tmp_path / "run", verbose=0).run()
-    assert "\n" not in str(e.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

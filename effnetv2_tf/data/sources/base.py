@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -186,10 +186,6 @@ class Source(abc.ABC):
         """Examples that this worker reads in an epoch: its share of `info.num_examples`."""
         index, count = self.shard
         return len(range(index, self.info.num_examples, count))
-
-    def image_files(self) -> Sequence[str]:
-        """The files, where each image is one of its own; else none."""
-        return ()
 
     @abc.abstractmethod
     def epoch(

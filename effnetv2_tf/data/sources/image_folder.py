@@ -104,9 +104,6 @@ class ImageFolderSource(IndexedSource):
             "name": file,
         }
 
-    def image_files(self) -> Sequence[str]:
-        return [os.fsdecode(name) for name in self._files.numpy()]
-
     @classmethod
     def splits(
         cls,

@@ -1,0 +1,61 @@
+"""TensorFlow's decoders do not tell which image they failed on; it is found and named."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf.data.broken_images import broken_images_named, find_broken_image
+from effnetv2_tf.data.pipeline import evaluation_dataset
+from effnetv2_tf.data.sources import ImageFolderSource
+from effnetv2_tf.errors import TrainingFailure
+from effnetv2_tf.training.evaluation import evaluate
+
+MESSAGE = "Invalid JPEG data or crop window, data size 205"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Eight JPEG files of two classes."""
+    for number in range(8):
+        path = tmp_path / f"class{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        picture = np.full((9, 7, 3), 20 * number, np.uint8)
+        path.write_bytes(tf.io.encode_jpeg(picture).numpy())
+    return ImageFolderSource(tmp_path, max_bad_share=0.5)
+
+
+def _break(path):
+    """Leaves its ends and headers right, but not its Huffman table, which nobody reads before."""
+    data = bytearray(path.read_bytes())
+    table = data.index(b"\xff\xc4") + 5
+    data[table : table + 16] = b"\xff" * 16
+    path.write_bytes(data)
+    return path
+
+
+def test_the_broken_one_is_found(source, tmp_path):
+    assert find_broken_image(source, MESSAGE) is None
+    broken = _break(tmp_path / "class1" / "5.jpg")
+    (tmp_path / "class0" / "0.jpg").write_text("no image, and known to be none beforehand")
+    assert find_broken_image(source, MESSAGE) == str(broken)
+    assert find_broken_image(source, "out of memory") is None
+    assert find_broken_image(source, None) is None
+
+
+def test_an_evaluation_names_it(source, tmp_path):
+    broken = _break(tmp_path / "class0" / "2.jpg")
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)])
+    model.build((None, 8, 8, 3))
+    with (
+        pytest.raises(TrainingFailure, match=f"^data: {re.escape(str(broken))}: cannot be decoded"),
+        broken_images_named(source),
+    ):
+        evaluate(model, evaluation_dataset(source, 8, 4))
+
+
+def test_other_errors_pass(source):
+    with pytest.raises(tf.errors.ResourceExhaustedError), broken_images_named(source):
+        raise tf.errors.ResourceExhaustedError(None, None, "no memory for the PNG")
