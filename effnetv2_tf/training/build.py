@@ -19,7 +19,7 @@ from effnetv2_tf.data.pipeline import (
     share_of,
 )
 from effnetv2_tf.data.service import check_reachable
-from effnetv2_tf.data.sources import DataError, Source, SourceInfo
+from effnetv2_tf.data.sources import DataError, Source
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models import transfer
 from effnetv2_tf.models.nasnet_specs import NASNETS
@@ -29,6 +29,7 @@ from effnetv2_tf.training.auxiliary import with_auxiliary_loss
 from effnetv2_tf.training.drop_path_ramp import DropPathRamp
 from effnetv2_tf.training.ema import ExponentialMovingAverage
 from effnetv2_tf.training.learning_rates import build_learning_rate
+from effnetv2_tf.training.losses import loss_and_metrics
 from effnetv2_tf.training.networks import build_model as build_model
 from effnetv2_tf.training.networks import model_spec as model_spec
 from effnetv2_tf.training.networks import network_spec as network_spec
@@ -138,24 +139,13 @@ def _optimizer_maker(section: OptimizerSection) -> Callable[..., keras.optimizer
     raise UsageError(f"optimizer.name: unknown optimizer {section.name!r}{hint}")
 
 
-def check_loss(recipe: Recipe, info: SourceInfo) -> None:
-    """Refuses a loss for one label with several: theirs are no distribution over the classes.
-
-    Raises:
-      UsageError: if the recipe's is such.
-    """
-    if info.multi_label and recipe.training.loss == "softmax":
-        raise UsageError(
-            "training.loss: expected 'sigmoid' for data with any number of labels for an image, "
-            "received 'softmax'"
-        )
-
-
 def compile_model(
     model: keras.Model,
     recipe: Recipe,
     optimizer: keras.optimizers.Optimizer,
     steps_per_execution: int | None = None,
+    *,
+    multi_label: bool = False,
 ) -> None:
     """Compiles with the recipe's loss and metrics and builds their and the optimizer's variables.
 
@@ -167,6 +157,7 @@ def compile_model(
       recipe: of the run.
       optimizer: not yet built.
       steps_per_execution: in place of the recipe's.
+      multi_label: whether an image may have any number of labels.
 
     Raises:
       UsageError: if the recipe asks for what the network does not have.
@@ -177,17 +168,10 @@ def compile_model(
                 set_recompute(model, parts)
             except ValueError as error:
                 raise UsageError(f"training.recompute_{parts}: {error}") from error
-    smoothing = recipe.training.label_smoothing
     classes = model.output_shape[-1]
-    if recipe.training.loss == "softmax":
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
-        metrics = [keras.metrics.CategoricalAccuracy(name="accuracy")]
-        if classes > 5:
-            metrics.append(keras.metrics.TopKCategoricalAccuracy(5, name="top_5_accuracy"))
-    else:
-        loss = keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
-        # The share of images whose likeliest class is among the true ones.
-        metrics = [keras.metrics.Precision(top_k=1, thresholds=0.0, name="accuracy")]
+    loss, metrics = loss_and_metrics(
+        recipe.training.loss, recipe.training.label_smoothing, classes, multi_label
+    )
     model.compile(
         optimizer=optimizer,
         loss=with_auxiliary_loss(model, loss, recipe.training.auxiliary_weight),

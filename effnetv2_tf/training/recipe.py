@@ -127,6 +127,8 @@ class ProgressiveSection(Section):
 class TrainingSection(Section):
     """Length, batch, loss and precision.
 
+    `loss` is the cross-entropy of a distribution over the classes (several labels of an image
+    share its sum of 1), or for `sigmoid` of each class by itself, the mean over the classes.
     `auxiliary_weight` is of the loss of `model.auxiliary_head`. `drop_path_ramp` lets the
     drop-path rate grow step by step from 0 to the network's, see `DropPathRamp`; None: for
     NASNets, unless `progressive.drop_path_rate` is given.

@@ -188,9 +188,10 @@ class StageSchedule:
           num_stages: M.
           start: regularisation at the first stage.
           end: at the last stage.
-          interpolation: `"paper"`: share i / (M - 1), so that the first stage has S0
+          interpolation: of sizes. `"paper"`: share i / (M - 1), so that the first stage has S0
             (algorithm 1); `"reference"`: share (i + 1) / M with the size cut to an integer
-            (google/automl), so that already the first stage lies past S0.
+            (google/automl), so that already the first stage lies past S0. Regularisation has
+            the share i / (M - 1) in both.
           size_multiple: sizes are rounded to the nearest multiple, the last one included.
           image_sizes: the stages' sides, given outright.
           epochs_per_stage: the stages' epochs, given outright.
@@ -213,15 +214,13 @@ class StageSchedule:
                     epochs=lengths[i],
                     steps_per_epoch=num_examples // batches[i],
                     first_step=previous.last_step if previous else 0,
-                    regularization=start.interpolate(
-                        end, stage_share(i, num_stages, interpolation)
-                    ),
+                    regularization=start.interpolate(end, stage_share(i, num_stages)),
                 )
             )
         return cls(tuple(stages))
 
 
-def stage_share(index: int, num_stages: int, interpolation: Interpolation) -> float:
+def stage_share(index: int, num_stages: int, interpolation: Interpolation = "paper") -> float:
     """How far stage `index` lies between the start (0) and the end (1) of the schedule."""
     if interpolation == "reference":
         return (index + 1) / num_stages

@@ -82,7 +82,6 @@ class Trainer:
         build.set_precision(recipe)
         self.sources = build.open_sources(recipe)
         info = self.sources.train.info
-        build.check_loss(recipe, info)
         self.schedule = build.build_schedule(recipe, info.num_examples)
         check_batch_sizes(self.strategy, build.batch_sizes(recipe))
         with self.strategy.scope():
@@ -90,7 +89,7 @@ class Trainer:
             self.model = build.build_model(recipe, info.num_classes, channels)
             optimizer = build.build_optimizer(recipe, self.schedule, self.model)
             steps = steps_per_execution(recipe, self.schedule, self.strategy)
-            build.compile_model(self.model, recipe, optimizer, steps)
+            build.compile_model(self.model, recipe, optimizer, steps, multi_label=info.multi_label)
         check_monitor(recipe.checkpoints.monitor, self.model.get_metrics_result())
         self.network = main_network(self.model)  # that is for use afterwards
         self._evaluation_images: int | None = None  # of a run that was complete already

@@ -65,10 +65,12 @@ def test_the_papers_regularisation_of_m_in_between():
     assert second.cutmix_alpha is None
 
 
-def test_the_references_regularisation_has_moved_in_the_first_stage():
+def test_the_references_regularisation_is_the_papers():
+    """google/automl's main.py moves sizes alone by (i + 1) / M, all else by a linspace."""
     schedule = _schedule(start=Regularization(5), end=Regularization(15), interpolation="reference")
     magnitudes = [stage.regularization.randaugment_magnitude for stage in schedule.stages]
-    assert magnitudes == [7.5, 10.0, 12.5, 15.0]
+    assert magnitudes == pytest.approx([5.0, 25 / 3, 35 / 3, 15.0])
+    assert _sizes(schedule) == [171, 214, 257, 300]
 
 
 def test_interpolate_takes_the_only_number_there_is():
