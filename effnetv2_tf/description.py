@@ -217,7 +217,7 @@ def spec_preprocessing(spec: NetworkSpec | NASNetSpec) -> dict[str, Any]:
     return {
         "input_range": list(_INPUT_RANGE),
         "normalization": {"mean": list(preprocessing.mean), "std": list(preprocessing.std)},
-        "crop": "center",
+        "crop": preprocessing.crop,
         "crop_padding": preprocessing.crop_padding,
         "interpolation": preprocessing.interpolation,
     }

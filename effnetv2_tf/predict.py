@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from absl import flags
 
@@ -27,7 +27,9 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP
 _LABELS = flags.DEFINE_string(
     "labels", None, "Class names of a .keras file: a text file, one a line, or 'imagenet'."
 )
-_CROP = flags.DEFINE_enum("crop", "center", ["center", "none"], "Crop, for a .keras file.")
+_CROP = flags.DEFINE_enum(
+    "crop", None, ["center", "none"], "Crop, for a .keras file; the network's own by default."
+)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side in pixels; the network's own.", 8)
 _TOP = flags.DEFINE_integer("top", 5, "Classes shown for each image.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images computed at once.", 1)
@@ -91,7 +93,7 @@ def _open() -> Predictor:
     if _MODEL.value is not None:
         return networks.open_pretrained(_MODEL.value, _IMAGE_SIZE.value)
     labels = None if _LABELS.value is None else networks.read_labels(_LABELS.value)
-    crop: Literal["center", "none"] = "none" if _CROP.value == "none" else "center"
+    crop = cast(Literal["center", "none"] | None, _CROP.value)
     path = Path(_FILE.value or "")
     if path.with_name("recipe.yaml").is_file():
         print(

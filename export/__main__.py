@@ -44,7 +44,9 @@ _FIXED_SIZE = flags.DEFINE_integer("fixed_image_size", None, "Image side, if not
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Image side in pixels at which a .keras file is used.", 8
 )
-_CROP = flags.DEFINE_enum("crop", "center", ["center", "none"], "Crop, for a .keras file.")
+_CROP = flags.DEFINE_enum(
+    "crop", None, ["center", "none"], "Crop, for a .keras file; the network's own by default."
+)
 _LABELS = flags.DEFINE_string("labels", None, "Class names of a .keras file, one a line.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of images to calibrate and check with.")
 _CALIBRATION = flags.DEFINE_integer("calibration_images", 300, "For int8 and int16x8.", 1)

@@ -118,7 +118,7 @@ def load_keras_file(
     path: str | Path,
     labels: Sequence[str] | None = None,
     image_size: int | None = None,
-    crop: Literal["center", "none"] = "center",
+    crop: Literal["center", "none"] | None = None,
     images: ImageSupply | None = None,
 ) -> Exportable:
     """A model saved by `model.save("name.keras")`.
@@ -127,7 +127,7 @@ def load_keras_file(
       path: of the file.
       labels: see `wrap_model`.
       image_size: side in pixels at which the model is used; None for the model's own.
-      crop: see `ImagePreparation`.
+      crop: see `ImagePreparation`; None for the network's own.
       images: see `wrap_model`.
 
     Raises:
@@ -145,21 +145,26 @@ def load_keras_file(
 
 
 def usual_preparation(
-    model: keras.Model, image_size: int, crop: Literal["center", "none"]
+    model: keras.Model, image_size: int, crop: Literal["center", "none"] | None
 ) -> ImagePreparation:
     """How images are prepared for a model that comes without a recipe.
 
     As the network of the families that it is, whatever its classes, is evaluated; else
     `ImagePreparation`'s way.
     """
-    preparation = ImagePreparation(image_size, model.input_shape[-1], crop=crop)
+    preparation = ImagePreparation(image_size, model.input_shape[-1], crop=crop or "center")
     if not isinstance(model, EfficientNet):
         return preparation
     row = matching_row(tuple(weight.shape) for weight in model.weights)
     if row is None:
         return preparation
     usual = row.preprocessing
-    return replace(preparation, crop_padding=usual.crop_padding, interpolation=usual.interpolation)
+    return replace(
+        preparation,
+        crop=crop or usual.crop,
+        crop_padding=usual.crop_padding,
+        interpolation=usual.interpolation,
+    )
 
 
 def wrap_model(
@@ -245,13 +250,12 @@ def _labels_of_run(model_dir: Path, recipe: Recipe, state: Checkpoint) -> tuple[
 
 
 def _recipe_preparation(recipe: Recipe, state: Checkpoint, channels: int) -> ImagePreparation:
-    preprocessing = build.model_spec(recipe.model).preprocessing
-    padding = recipe.data.eval_crop_padding
+    preprocessing = build.evaluation_preprocessing(recipe)
     return ImagePreparation(
         image_size=build.evaluation_size(recipe),
         channels=channels,
-        crop=recipe.data.eval_crop,
-        crop_padding=preprocessing.crop_padding if padding is None else padding,
+        crop=preprocessing.crop,
+        crop_padding=preprocessing.crop_padding,
         interpolation=preprocessing.interpolation,
         decoded_channels=_source_channels(recipe, state),
     )

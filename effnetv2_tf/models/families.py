@@ -10,7 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from effnetv2_tf.models.scaling import with_group_size
-from effnetv2_tf.models.specs import CENTRED_127, IMAGENET_STATISTICS, NetworkSpec, StageSpec
+from effnetv2_tf.models.specs import (
+    CENTRED_127,
+    IMAGENET_STATISTICS,
+    WHOLE_CENTRED_128,
+    NetworkSpec,
+    StageSpec,
+)
 
 _V2_BASE_STAGES = (
     StageSpec("fused", 3, 1, 1, 16, 1),
@@ -94,6 +100,7 @@ EFFICIENTNETV2_S = NetworkSpec(
     dropout_rate=0.2,
     train_size=300,
     eval_size=384,
+    preprocessing=WHOLE_CENTRED_128,
 )
 EFFICIENTNETV2_M = NetworkSpec(
     name="efficientnetv2-m",
@@ -102,6 +109,7 @@ EFFICIENTNETV2_M = NetworkSpec(
     dropout_rate=0.3,
     train_size=384,
     eval_size=480,
+    preprocessing=WHOLE_CENTRED_128,
 )
 EFFICIENTNETV2_L = NetworkSpec(
     name="efficientnetv2-l",
@@ -110,6 +118,7 @@ EFFICIENTNETV2_L = NetworkSpec(
     dropout_rate=0.4,
     train_size=384,
     eval_size=480,
+    preprocessing=WHOLE_CENTRED_128,
 )
 EFFICIENTNETV2_XL = NetworkSpec(
     name="efficientnetv2-xl",
@@ -118,6 +127,7 @@ EFFICIENTNETV2_XL = NetworkSpec(
     dropout_rate=0.4,
     train_size=384,
     eval_size=512,
+    preprocessing=WHOLE_CENTRED_128,
 )
 
 _V1_STAGES = (

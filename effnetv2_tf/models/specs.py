@@ -25,12 +25,14 @@ class Preprocessing:
       crop_padding: the centre crop for evaluation keeps `size / (size + crop_padding)` of
         the shorter side; 0 keeps it whole.
       interpolation: `"bilinear"` or `"bicubic"`, for resizing at evaluation.
+      crop: `"center"`, or `"none"`: the whole image, stretched to the square.
     """
 
     mean: tuple[float, ...] = (128.0,)
     std: tuple[float, ...] = (128.0,)
     crop_padding: int = 32
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    crop: Literal["center", "none"] = "center"
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
@@ -63,8 +65,10 @@ def _numbers_text(values: Sequence[float]) -> str:
 IMAGENET_STATISTICS = Preprocessing(
     mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255)
 )
-# (x - 128) / 128, as V2-S, M, L and XL were trained.
+# (x - 128) / 128 of the whole image, as V2-S, M, L and XL were evaluated (google/automl takes no
+# crop from 320 px on).
 CENTRED_128 = Preprocessing()
+WHOLE_CENTRED_128 = Preprocessing(interpolation="bilinear", crop="none")
 # (x - 127) / 128, as the Lite networks were trained.
 CENTRED_127 = Preprocessing(mean=(127.0,), interpolation="bilinear")
 

@@ -45,6 +45,7 @@ def open_pretrained(name: str, image_size: int | None = None) -> Predictor:
         image_size or spec.eval_size,
         crop_padding=spec.preprocessing.crop_padding,
         interpolation=spec.preprocessing.interpolation,
+        crop=spec.preprocessing.crop,
     )
     return Predictor(model, preparation, imagenet_class_names(), f"{spec.name}, ImageNet weights")
 
@@ -75,7 +76,7 @@ def open_file(
     path: str | Path,
     labels: Sequence[str] | None = None,
     image_size: int | None = None,
-    crop: Literal["center", "none"] = "center",
+    crop: Literal["center", "none"] | None = None,
 ) -> Predictor:
     """A classifier saved by `model.save("name.keras")`.
 
@@ -83,7 +84,7 @@ def open_file(
       path: of the file.
       labels: class names; numbers by default, for the file has none.
       image_size: side in pixels; None for the model's own, if it has one.
-      crop: see `ImagePreparation`.
+      crop: see `ImagePreparation`; None for the network's own.
 
     Raises:
       UsageError: if the file cannot be loaded, holds no classifier of images in [0, 255], or

@@ -24,6 +24,7 @@ from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models import transfer
 from effnetv2_tf.models.nasnet_specs import NASNETS
 from effnetv2_tf.models.recompute import set_recompute
+from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.training import addons, optimizers
 from effnetv2_tf.training.auxiliary import with_auxiliary_loss
 from effnetv2_tf.training.drop_path_ramp import DropPathRamp
@@ -221,6 +222,7 @@ def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:
             check_reachable(recipe.data.service)
         except DataError as error:
             raise UsageError(f"data.service: {error}") from error
+    evaluation = evaluation_preprocessing(recipe)
     return TrainingPipeline(
         source=source,
         augmentation=Augmentation(**recipe.data.augmentation.model_dump()),
@@ -228,7 +230,12 @@ def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:
         class_weights=_class_weights(recipe, source),
         channels=recipe.data.channels,
         service_address=recipe.data.service,
-        evaluation=_evaluation_preprocessing(recipe),
+        evaluation=replace(
+            EVALUATION,
+            crop=evaluation.crop,
+            crop_padding=evaluation.crop_padding,
+            interpolation=evaluation.interpolation,
+        ),
     )
 
 
@@ -256,27 +263,25 @@ def build_evaluation_dataset(
     if input_context is not None:
         source = share_of(source, input_context)
         batch_size = input_context.get_per_replica_batch_size(batch_size)
-    preprocessing = _evaluation_preprocessing(recipe)
+    preprocessing = evaluation_preprocessing(recipe)
     return evaluation_dataset(
         source,
         image_size or evaluation_size(recipe),
         batch_size,
-        crop=recipe.data.eval_crop,
+        crop=preprocessing.crop,
         crop_padding=preprocessing.crop_padding,
         interpolation=preprocessing.interpolation,
         channels=recipe.data.channels,
     )
 
 
-def _evaluation_preprocessing(recipe: Recipe) -> Augmentation:
-    """What evaluation images go through, in the form of an augmentation that changes nothing."""
-    preprocessing = model_spec(recipe.model).preprocessing
-    padding = recipe.data.eval_crop_padding
+def evaluation_preprocessing(recipe: Recipe) -> Preprocessing:
+    """What evaluation images go through: the network's own way, but for what the recipe sets."""
+    own, padding = model_spec(recipe.model).preprocessing, recipe.data.eval_crop_padding
     return replace(
-        EVALUATION,
-        crop=recipe.data.eval_crop,
-        crop_padding=preprocessing.crop_padding if padding is None else padding,
-        interpolation=preprocessing.interpolation,
+        own,
+        crop=recipe.data.eval_crop or own.crop,
+        crop_padding=own.crop_padding if padding is None else padding,
     )
 
 

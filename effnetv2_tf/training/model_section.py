@@ -30,6 +30,7 @@ class PreprocessingSection(Section):
     std: tuple[Positive, ...]
     crop_padding: Annotated[int, Field(ge=0)] = 32
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    crop: Literal["center", "none"] = "center"
 
     @model_validator(mode="after")
     def _is_preprocessing(self) -> PreprocessingSection:

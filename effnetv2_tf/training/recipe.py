@@ -44,8 +44,9 @@ class AugmentationSection(Section):
 class DataSection(Section):
     """Where images come from and how they are prepared.
 
-    `eval_split` `auto` is `validation` if the source has one, else `test`. `service` is the
-    address of a tf.data service that makes the training batches, see `data.service`.
+    `eval_split` `auto` is `validation` if the source has one, else `test`. `eval_crop` and
+    `eval_crop_padding` are the network's own by default, see `specs.Preprocessing`. `service` is
+    the address of a tf.data service that makes the training batches, see `data.service`.
     """
 
     source: str
@@ -56,7 +57,7 @@ class DataSection(Section):
     num_classes: Annotated[int, Field(ge=2)] | None = None
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     eval_size: Annotated[int, Field(ge=8)] | None = None
-    eval_crop: Literal["center", "none"] = "center"
+    eval_crop: Literal["center", "none"] | None = None
     eval_crop_padding: Annotated[int, Field(ge=0)] | None = None
     eval_batch_size: PositiveInt | None = None
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.models.specs import NetworkSpec, Preprocessing
+from effnetv2_tf.models.specs import NetworkSpec
 from effnetv2_tf.weights import hdf5
 from effnetv2_tf.weights.mapping import Origin, Origins, WeightFile
 from effnetv2_tf.weights.variants import variable_shapes
@@ -58,11 +58,10 @@ def _with_configuration(
     _check_activation(configs.get("stem_norm", {}).get("activation"), spec, path)
     if "normalization" in configs:
         normalization = configs["normalization"]
-        preprocessing = Preprocessing(
-            _numbers(normalization["mean"]),
-            _numbers(normalization["std"]),
-            spec.preprocessing.crop_padding,
-            spec.preprocessing.interpolation,
+        preprocessing = replace(
+            spec.preprocessing,
+            mean=_numbers(normalization["mean"]),
+            std=_numbers(normalization["std"]),
         )
         file = replace(file, preprocessing=preprocessing)
     else:

@@ -17,7 +17,6 @@ from effnetv2_tf.models.specs import (
     NetworkSpec,
     Normalization,
     Padding,
-    Preprocessing,
     StageSpec,
 )
 from effnetv2_tf.models.stage_costs import norm_variables
@@ -154,7 +153,7 @@ def spec_of(model: keras.Model) -> NetworkSpec:
         spec = replace(spec, name=row.name, preprocessing=row.preprocessing)
     normalization = layers.get("normalization")
     if isinstance(normalization, InputNormalization):
-        own = Preprocessing(normalization.mean, normalization.std)
+        own = replace(spec.preprocessing, mean=normalization.mean, std=normalization.std)
         spec = replace(spec, preprocessing=own)
     return spec
 

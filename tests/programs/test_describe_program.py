@@ -75,7 +75,7 @@ def test_the_table_of_a_network():
     ]  # fmt: skip
     assert cells["total"][1] == "21,612,360"
     assert "Input: pixels in [0, 255]; the network computes (x - 128) / 128" in lines
-    assert "Evaluation: centre crop, size / (size + 32) of the shorter side, bicubic" in lines
+    assert "Evaluation: the whole image, stretched to the square, bilinear" in lines
     assert "Trained at: 300 px" in lines
 
 

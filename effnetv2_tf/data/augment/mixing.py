@@ -91,7 +91,8 @@ def mixup_and_cutmix(
 
     When both alphas are above 0, each batch takes CutMix with `cutmix_probability` and mixup
     otherwise; by default both are equally likely. When one alpha is 0, every batch takes the
-    other; when both are 0, the batch is returned as it is.
+    other; when both are 0, the batch is returned as it is. google/automl mixes one half of
+    every batch in either way.
 
     Args:
       images: Float [B, H, W, C].

@@ -17,12 +17,15 @@ def test_fills_one_square_clipped_at_the_border():
         rows, columns = np.nonzero(filled(224, seed))
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
         assert len(rows) == height * width, f"seed {seed}: the filled pixels are no rectangle"
-        assert 40 <= height <= 80 and 40 <= width <= 80, (height, width)
+        assert 56 <= height <= 112 and 56 <= width <= 112, (height, width)
 
 
-def test_shrinks_with_small_images():
-    sides = [np.ptp(np.nonzero(filled(56, seed))[0]) + 1 for seed in range(20)]
-    assert max(sides) == 20, "half-size 40 px at 224 px is 10 px at 56 px"
+@pytest.mark.parametrize(
+    ("size", "share", "side"), [(56, 0.25, 28), (384, 0.25, 192), (40, 0.1, 8)]
+)
+def test_goes_with_the_size_of_the_image(size, share, side):
+    cutout = Cutout(share)
+    assert max(np.ptp(np.nonzero(filled(size, seed, cutout))[0]) + 1 for seed in range(20)) == side
 
 
 def test_is_a_function_of_the_seed():
@@ -30,6 +33,6 @@ def test_is_a_function_of_the_seed():
     assert not np.array_equal(filled(64, 3), filled(64, 4))
 
 
-def test_refuses_an_empty_square():
-    with pytest.raises(ValueError, match="half_size must be an integer >= 1, received 0"):
-        Cutout(half_size=0)
+def test_refuses_a_share_that_is_none():
+    with pytest.raises(ValueError, match=r"half_share must be .* between 0.0 and 1.0, received 40"):
+        Cutout(half_share=40)
