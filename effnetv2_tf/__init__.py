@@ -16,6 +16,7 @@ from effnetv2_tf.garbage import collection_paused
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from effnetv2_tf.loading import load_model
     from effnetv2_tf.models.compound_scaling import compound_scale, nonuniform_scale
     from effnetv2_tf.models.efficientnet_g16 import (
         EfficientNetB0G16,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     )
     from effnetv2_tf.models.flops import count_flops
     from effnetv2_tf.models.genotypes import Genotype
-    from effnetv2_tf.models.loading import load_model
     from effnetv2_tf.models.nasnet import NASNetLarge, NASNetMobile, build_nasnet
     from effnetv2_tf.models.nasnet_specs import NASNetSpec
     from effnetv2_tf.models.network import build_network
@@ -65,9 +65,10 @@ if TYPE_CHECKING:
     from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
     from effnetv2_tf.models.transfer import freeze, replace_head, unfreeze
     from effnetv2_tf.training.ema import ExponentialMovingAverage
+    from effnetv2_tf.training.learning_rates import WarmUpDecay
     from effnetv2_tf.training.optimizers import SGD, AdamW, RMSProp
     from effnetv2_tf.training.progressive import ProgressiveLearning
-    from effnetv2_tf.training.schedule import Stage, StageSchedule
+    from effnetv2_tf.training.schedule import Regularization, Stage, StageSchedule
     from effnetv2_tf.weights import WeightReport, load_weights
 
 _HOMES = {
@@ -111,7 +112,7 @@ _HOMES = {
     ),
     "effnetv2_tf.models.flops": ("count_flops",),
     "effnetv2_tf.models.genotypes": ("Genotype",),
-    "effnetv2_tf.models.loading": ("load_model",),
+    "effnetv2_tf.loading": ("load_model",),
     "effnetv2_tf.models.nasnet": ("NASNetLarge", "NASNetMobile", "build_nasnet"),
     "effnetv2_tf.models.nasnet_specs": ("NASNetSpec",),
     "effnetv2_tf.models.network": ("build_network",),
@@ -120,11 +121,13 @@ _HOMES = {
     "effnetv2_tf.models.specs": ("NetworkSpec", "Preprocessing", "StageSpec"),
     "effnetv2_tf.models.transfer": ("freeze", "replace_head", "unfreeze"),
     "effnetv2_tf.training.ema": ("ExponentialMovingAverage",),
+    "effnetv2_tf.training.learning_rates": ("WarmUpDecay",),
     "effnetv2_tf.training.optimizers": ("SGD", "AdamW", "RMSProp"),
     "effnetv2_tf.training.progressive": ("ProgressiveLearning",),
-    "effnetv2_tf.training.schedule": ("Stage", "StageSchedule"),
+    "effnetv2_tf.training.schedule": ("Regularization", "Stage", "StageSchedule"),
     "effnetv2_tf.weights": ("WeightReport", "load_weights"),
 }
+_ROOMS = ("data", "export", "models", "prediction", "search", "training", "weights")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -168,9 +171,11 @@ __all__ = [
     "Preprocessing",
     "ProgressiveLearning",
     "RMSProp",
+    "Regularization",
     "Stage",
     "StageSchedule",
     "StageSpec",
+    "WarmUpDecay",
     "WeightReport",
     "build_nasnet",
     "build_network",
@@ -188,9 +193,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _HOME_OF and name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with collection_paused():  # TensorFlow's import may be in it
+        importlib.import_module("effnetv2_tf.loading")  # Keras then knows all that may be saved
+        if name in _ROOMS:
+            return importlib.import_module(f"{__name__}.{name}")
         return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
@@ -199,4 +207,4 @@ def __dir__() -> list[str]:
 
 
 if "keras" in sys.modules:
-    importlib.import_module("effnetv2_tf.models.loading")
+    importlib.import_module("effnetv2_tf.loading")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -22,8 +22,20 @@ KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
 # given the learning rate.
 OPTIMIZERS_APPLY = OPTIMIZERS_CLIP_FIRST = UPDATE_STEP_TAKES_RATE = KERAS_3
 
-# Public since 2.13 under this name in both.
-register_serializable = keras.saving.register_keras_serializable
+
+def register_serializable(package: str) -> Callable[[type], type]:
+    """`keras.saving.register_keras_serializable`, as a decorator of classes.
+
+    Keras 2 also has files (`.h5`) that name classes without their package.
+    """
+    register = keras.saving.register_keras_serializable(package)
+
+    def register_both(made: type) -> type:
+        if not KERAS_3 and not hasattr(keras.layers, made.__name__):
+            keras.saving.get_custom_objects().setdefault(made.__name__, made)
+        return register(made)
+
+    return register_both
 
 
 def has_accelerator() -> bool:
@@ -70,6 +82,11 @@ class Layer(keras.layers.Layer):  # type: ignore[misc]
                 inner.trainable = False
         return layer
 
+    def build_from_config(self, config: dict) -> None:
+        # Keras 2 names variables by the scope, which it enters where a layer is called alone.
+        with contextlib.nullcontext() if KERAS_3 else tf.name_scope(self.name):
+            super().build_from_config(config)
+
     def add_float32_weight(self, name: str, **kwargs: Any) -> Any:
         """`add_weight` for a variable that stays float32 under mixed precision."""
         precision = {"autocast": False} if KERAS_3 else {"experimental_autocast": False}
@@ -93,7 +110,11 @@ def _layers_within(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _layers_within(inner, f"{path}/")
 
 
-class RandomSeeds:
+# Has its variables saved with a layer that holds it, and is no layer whose weights count.
+Trackable: Any = tf.__internal__.tracking.AutoTrackable
+
+
+class RandomSeeds(Trackable):  # type: ignore[misc]
     """A stream of stateless seeds whose position is a variable, so that it can be saved.
 
     Both stacks get the same generator: seed i of a stream is `(seed, i)`. The variable is
@@ -144,6 +165,19 @@ def variable_path(variable: Any) -> str:
     """
     path = getattr(variable, "path", None) or variable.name
     return str(path).removesuffix(":0").replace("/depthwise_kernel", "/kernel")
+
+
+def variable_paths(variables: Iterable[Any]) -> list[str]:
+    """A name for each; of those with the same path the second and later ones get a number.
+
+    Layers of two networks within one model have the same names.
+    """
+    seen: dict[str, int] = {}
+    names = []
+    for path in map(variable_path, variables):
+        seen[path] = seen.get(path, 0) + 1
+        names.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
+    return names
 
 
 def build_within(layer: Any, input_shape: Any) -> None:
@@ -214,7 +248,7 @@ def named_optimizer_variables(optimizer: Any, weights: list) -> dict[str, Any]:
       `iterations`; the slots of each weight, e.g. `velocities/block1a/project/kernel`; numbers
       from `0000` on for whatever else it has (all slots of Keras's older optimizers).
     """
-    paths = [variable_path(weight) for weight in weights]
+    paths = variable_paths(weights)
     named = {"iterations": step_counter(optimizer)}
     for attribute, value in sorted(vars(optimizer).items()):
         if _are_slots(value, weights):

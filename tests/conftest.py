@@ -1,6 +1,9 @@
 """Settings and small networks that all tests share."""
 
 import os
+import subprocess
+import sys
+import textwrap
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # before TensorFlow is imported
@@ -46,3 +49,22 @@ def tiny_network():
         return build_network(TINY, **{"classes": 4, **arguments})
 
     return build
+
+
+@pytest.fixture
+def two_cpus():
+    """Runs code in a process that has a `strategy` of two replicas on the CPU."""
+    head = """
+        import numpy as np, tensorflow as tf
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    """
+
+    def run(code: str) -> None:
+        program = textwrap.dedent(head) + textwrap.dedent(code)
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return run

@@ -19,6 +19,7 @@ All of them take:
   batch_norm_momentum: share of the old moving statistics kept at each step; None for the
     reference's. Lower it for a short fine-tuning.
   batch_norm_epsilon: added to the variance; None for 1e-3. Some published weights want 1e-5.
+  synchronized_batch_norm: whether replicas of a distribution strategy share batch statistics.
   normalization: of the G16 networks: `"layer"` (None too), `"group"` (four groups) or
     `"batch"`.
   proxy_normalization: of the G16 networks: whether activations are proxy-normalised; None for

@@ -96,7 +96,8 @@ def block_count(spec: NetworkSpec) -> int:
 def drop_path_rates(last_rate: float, blocks: int) -> tuple[float, ...]:
     """Stochastic-depth drop rate of every block: 0 at the first, `last_rate` at the last.
 
-    Linear in the block index (Huang et al., arXiv 1603.09382, section 3).
+    Linear in the block index, as timm's. Huang et al. (arXiv 1603.09382, section 3) give the
+    first of n blocks `last_rate / n` already; google/automl gives the last one less.
     """
     if blocks == 1:
         return (last_rate,)

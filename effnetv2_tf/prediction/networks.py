@@ -10,7 +10,7 @@ from typing import Literal
 
 import keras
 
-import effnetv2_tf.models.loading  # noqa: F401  registers the classes for load_model
+import effnetv2_tf.loading  # noqa: F401  registers the classes for load_model
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.export.loading import load_model_dir, usual_preparation

@@ -131,7 +131,7 @@ class Predictor:
         """Probabilities (count, classes) of prepared images (count, size, size, channels)."""
         outputs = self.model(pixels, training=False)
         if _gives_logits(self.model):
-            outputs = tf.nn.softmax(outputs)
+            outputs = tf.nn.softmax(outputs) if len(self.labels) > 1 else tf.sigmoid(outputs)
         return np.asarray(outputs, np.float32)
 
     def _likeliest(self, scores: np.ndarray, top: int) -> tuple[ClassScore, ...]:

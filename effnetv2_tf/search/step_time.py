@@ -139,7 +139,7 @@ def prepare_steps(
     shape = (batch_size, image_size, image_size, channels)
     images = tf.constant(rng.integers(0, 256, shape), tf.float32)
     labels = tf.one_hot(rng.integers(0, num_classes, batch_size), num_classes)
-    step = tf.function(model.train_step, jit_compile=recipe.training.jit_compile)
+    step = tf.function(model.train_step, jit_compile=bool(model.jit_compile))  # not on CPUs
 
     seconds = _CLOCKS[clock]
 

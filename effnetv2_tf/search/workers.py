@@ -33,18 +33,20 @@ def work_in_processes(job: SearchJob, count: int) -> None:
         nonlocal stopped
         stopped = True
         for process in processes:
-            process.terminate()
+            if process.pid is not None:
+                process.terminate()
 
     with on_sigterm(stop):
-        for process in processes:
-            process.start()
         try:
             for process in processes:
-                process.join()
+                if not stopped:
+                    process.start()
+            if stopped:  # perhaps while the last one was being started
+                stop()
+            _join(processes)
         except KeyboardInterrupt:
             stop()
-            for process in processes:
-                process.join()
+            _join(processes)
             raise
     if stopped:
         raise RunStopped("Stopped; run the same command again to go on")
@@ -53,6 +55,12 @@ def work_in_processes(job: SearchJob, count: int) -> None:
         print(f"Workers ended with exit codes {codes}; the same command goes on", flush=True)
         if all(codes):
             raise TrainingFailure(f"all workers failed, with exit codes {codes}")
+
+
+def _join(processes: list[Any]) -> None:
+    for process in processes:
+        if process.pid is not None:
+            process.join()
 
 
 def _work(job: SearchJob) -> None:

@@ -5,8 +5,10 @@ Its last release, 0.23, needs TensorFlow 2.15 and Keras 2.15: `pip install 'effn
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -95,6 +97,12 @@ def _inner_optimizer(classes: Any, wrapper: str, inner: Any, options: dict[str, 
             f"wraps, received {inner!r}{hint}"
         )
     name = by_lower_case[inner.lower()]
+    clips = sorted(option for option in options if option.startswith(("clip", "global_clip")))
+    if clips:
+        raise UsageError(
+            f"optimizer.options.optimizer.{clips[0]}: {wrapper} leaves the clipping of the "
+            f"optimizer that it wraps out; set optimizer.options.{clips[0]}"
+        )
     return getattr(classes if name in REPLACEMENTS else legacy, name)(**options)
 
 
@@ -127,10 +135,44 @@ class OptimizerAverages(ExponentialMovingAverage):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Nothing: the optimizer has averaged already."""
 
+    def on_train_end(self, logs: Any = None) -> None:
+        super().on_train_end(logs)
+        if not self._has_begun():
+            warnings.warn(
+                f"SWA has averaged nothing: it begins after update {self._first_update()} "
+                f"(start_averaging), and {int(self._optimizer.iterations)} were made. The weights "
+                "are those of the last step.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        if self._has_begun():
+            super().on_test_begin(logs)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """See `ExponentialMovingAverage`; until there are averages, nothing changes."""
+        with super().applied() if self._has_begun() else contextlib.nullcontext():
+            yield
+
+    def adopt(self) -> None:
+        """See `ExponentialMovingAverage`; until there are averages, nothing changes."""
+        if self._has_begun():
+            super().adopt()
+
+    def _has_begun(self) -> bool:
+        """Whether there are averages; what SWA has before are the weights it began with."""
+        return int(self._optimizer.iterations) > self._first_update()
+
+    def _first_update(self) -> int:
+        is_late = "start_averaging" in self._optimizer._hyper
+        return int(self._optimizer._get_hyper("start_averaging")) if is_late else -1
+
     @property
     def named_variables(self) -> dict[str, Any]:
-        """The averages, so that a checkpoint has them under names as well as as slots."""
-        return dict(zip(self._names, self.averages, strict=True))
+        """The averages, if any, so that a checkpoint has them under names as well as as slots."""
+        return dict(zip(self._names, self.averages, strict=True)) if self._has_begun() else {}
 
 
 def keeps_averages(optimizer: Any) -> bool:

@@ -41,6 +41,7 @@ from effnetv2_tf.training.sources import open_sources as open_sources
 from effnetv2_tf.training.sources import open_split as open_split
 from effnetv2_tf.training.sources import with_evaluation_split as with_evaluation_split
 
+_L2 = 1e-5  # the papers' "weight decay" of RMSProp and SGD
 SCHEDULED = (
     "randaugment_magnitude",
     "mixup_alpha",
@@ -100,7 +101,10 @@ def build_optimizer(
     """The recipe's optimizer with its learning-rate schedule."""
     section = recipe.optimizer
     learning_rate = build_learning_rate(recipe, schedule)
-    options: dict[str, Any] = {"learning_rate": learning_rate, "l2": section.l2}
+    l2 = section.l2
+    if l2 is None:
+        l2 = 0.0 if section.decays_weights else _L2
+    options: dict[str, Any] = {"learning_rate": learning_rate, "l2": l2}
     if section.weight_decay is not None:
         options["weight_decay"] = section.weight_decay
     if section.gradient_clip_norm is not None:
@@ -115,19 +119,20 @@ def build_optimizer(
         decay = recipe.fine_tuning.learning_rate_decay
         options["learning_rate_factors"] = transfer.learning_rates_by_depth(model, decay)
     try:
-        return make_optimizer(**options, **section.options)
+        optimizer = make_optimizer(**options, **section.options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer.options: {error}") from error
+    if section.decays_weights and hasattr(optimizer, "exclude_from_weight_decay"):
+        optimizer.exclude_from_weight_decay(
+            [weight for weight in model.trainable_variables if len(weight.shape) < 2]
+        )
+    return optimizer
 
 
 def _optimizer_maker(section: OptimizerSection) -> Callable[..., keras.optimizers.Optimizer]:
     if section.name.lower() in OUR_OPTIMIZERS:
         return OUR_OPTIMIZERS[section.name.lower()]
-    theirs = {
-        name: value
-        for name, value in vars(keras.optimizers).items()
-        if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer)
-    }
+    theirs = {made.__name__: made for made in optimizers.keras_optimizers()}
     by_lower_case = {name.lower(): name for name in theirs}
     name = by_lower_case.get(section.name.lower())
     if name is not None:

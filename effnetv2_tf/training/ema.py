@@ -10,7 +10,12 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from effnetv2_tf.keras_compat import tf_variable, updates_counted, variable_path
+from effnetv2_tf.keras_compat import (
+    tf_variable,
+    updates_counted,
+    variable_path,
+    variable_paths,
+)
 
 
 class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
@@ -30,15 +35,18 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     compiled again goes on with its averages; t counts the new optimizer's updates. With
     `steps_per_execution` k only every k-th weights are seen, and count as k times the same.
 
-    Other callbacks know the raw weights alone. What `BackupAndRestore` brings back, the averages
-    begin anew with (a warning says so); to keep them, save `named_variables` beside the model.
-    `EarlyStopping(restore_best_weights=True)` restores the raw weights of the best epoch, which
-    `adopt()` would then replace by the averages of the last.
+    Other callbacks know the raw weights alone, unless `swap_on_epoch` shows them the averages:
+    `ModelCheckpoint` and `EarlyStopping` want that, `BackupAndRestore` the raw weights. The
+    averages begin anew with what it brings back (a warning says so); to keep them, save
+    `named_variables` beside the model.
 
     Args:
       decay: d; the papers' 0.9999 suits runs of 100,000 steps and more.
       warmup: whether early updates use the smaller d above.
       every: `"step"` or `"epoch"`.
+      swap_on_epoch: whether the model has the averages for weights at the end of an epoch, for the
+        callbacks listed after this one, and after `fit`, as with Keras's `SwapEMAWeights`.
+        `named_variables` are the raw weights then.
     """
 
     def __init__(
@@ -46,6 +54,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         decay: float = 0.9999,
         warmup: bool = True,
         every: Literal["step", "epoch"] = "step",
+        swap_on_epoch: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= decay < 1:
@@ -60,26 +69,34 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self.decay = decay
         self.warmup = warmup
         self.every = every
+        self.swap_on_epoch = swap_on_epoch
         self.averaging = True
         self._epoch: int | None = None  # within `fit`
         self._begins = False  # with the first epoch of this `fit`
         self.averages: list[tf.Variable] = []
         self._applied = False
+        self._applied_for_test = False
 
     def build(self, model: keras.Model) -> None:
         """Creates the averages as copies of the weights, once.
 
         Raises:
-          ValueError: if they are those of another model, or weights are in half precision.
+          ValueError: if they are those of another model, it is not compiled, or weights are in
+            half precision.
         """
         if self.averages:
             self._check_same(model)
             return
         _check_precision(model)
+        if getattr(model, "optimizer", None) is None:
+            raise ValueError(
+                "ExponentialMovingAverage: expected a compiled model: the updates that its "
+                f"optimizer makes are counted. Received: {model.name!r}, not compiled."
+            )
         self.set_model(model)
         self._optimizer = model.optimizer
         self._weights = [tf_variable(weight) for weight in model.weights]
-        self._names = [variable_path(weight) for weight in model.weights]
+        self._names = variable_paths(model.weights)
         # Every replica averages its own copy of the weights, which are alike, and so need not
         # tell the others.
         own_copy: dict[str, Any] = {
@@ -107,6 +124,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.restore_raw()
         self._epoch = epoch
         if self._begins:  # only now have all callbacks restored what they restore
             self._begins = False
@@ -118,6 +136,8 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._end_epoch()
+        if self.swap_on_epoch and not self._applied:
+            self._swap()
 
     def on_train_end(self, logs: Any = None) -> None:
         self._epoch = None
@@ -126,15 +146,17 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         if self.averages and not self._applied:
             self._end_epoch()  # its evaluation comes before `on_epoch_end`
             self._swap()
+            self._applied_for_test = True
 
     def on_test_end(self, logs: Any = None) -> None:
-        if self._applied:
-            self._swap()
+        if self._applied_for_test:
+            self.restore_raw()
 
     def restore_raw(self) -> None:
-        """Puts the raw weights back into the model, if an interrupted validation left averages."""
+        """Puts the raw weights back into the model, if it has the averages."""
         if self._applied:
             self._swap()
+        self._applied_for_test = False
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -152,6 +174,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
     def adopt(self) -> None:
         """Makes the averages the model's weights; the raw ones are given up."""
         self._check_built()
+        self.restore_raw()
         self._adopt()
 
     def _check_built(self) -> None:
@@ -215,8 +238,11 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             decay = tf.minimum(decay, (1.0 + t) / (10.0 + t))
         share = 1.0 - decay**made
         for average, weight in zip(self.averages, self._weights, strict=True):
-            difference = tf.cast(weight, average.dtype) - average
-            average.assign_add(difference * tf.cast(share, average.dtype))
+            if average.dtype.is_floating:
+                difference = tf.cast(weight, average.dtype) - average
+                average.assign_add(difference * tf.cast(share, average.dtype))
+            else:  # a counter, or a switch
+                average.assign(tf.identity(weight))
         self._last_step.assign(step)
 
     def _swap(self) -> None:

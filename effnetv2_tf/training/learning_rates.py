@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.schedule import StageSchedule
+
+if TYPE_CHECKING:
+    from effnetv2_tf.training.recipe import Recipe
 
 Decay = Literal["exponential", "cosine", "constant"]
 

@@ -7,7 +7,10 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from effnetv2_tf import keras_compat
 
+
+@keras_compat.register_serializable("effnetv2_tf")
 class SharedLabelsCrossentropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
     """Softmax cross-entropy for any number of labels: they share a sum of 1 equally.
 

@@ -42,7 +42,11 @@ class CoupledL2:
     def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
         pairs = list(grads_and_vars)
         if self.l2 and not keras_compat.OPTIMIZERS_APPLY:
-            pairs = [(_add_l2(g, v, self.l2), v) for g, v in pairs]
+            summed = kwargs.get("skip_gradients_aggregation", False) or not kwargs.get(
+                "experimental_aggregate_gradients", True
+            )
+            l2 = self.l2 if summed else self.l2 / _replicas()
+            pairs = [(_add_l2(g, v, l2), v) for g, v in pairs]
         return super().apply_gradients(pairs, **kwargs)  # type: ignore[misc]
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
@@ -51,7 +55,8 @@ class CoupledL2:
             variables = trainable_variables
             if variables is None:
                 variables = self._trainable_variables  # type: ignore[attr-defined]
-            grads = [_add_l2(g, v, self.l2) for g, v in zip(grads, variables, strict=True)]
+            l2 = self.l2 / _replicas()
+            grads = [_add_l2(g, v, l2) for g, v in zip(grads, variables, strict=True)]
         return super().apply(grads, trainable_variables)  # type: ignore[misc]
 
     def _clip_gradients(self, grads: Any) -> Any:
@@ -105,10 +110,10 @@ def _replicas() -> int:
 
 
 def _add_l2(gradient: Any, variable: Any, l2: float) -> Any:
+    """Where the replicas' gradients are added up afterwards, `l2` is one replica's share."""
     if gradient is None or not _is_decayed(variable):
         return gradient
-    # Gradients of the replicas are added up afterwards, hence each brings its share.
-    return gradient + (l2 / _replicas()) * tf.cast(tf_variable(variable), gradient.dtype)
+    return gradient + l2 * tf.cast(tf_variable(variable), gradient.dtype)
 
 
 def _is_decayed(variable: Any) -> bool:
@@ -311,8 +316,23 @@ class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
         )
 
 
+def keras_optimizers() -> list[type]:
+    """Keras's own optimizers, without those that need another one to be of use."""
+    return [
+        value
+        for name, value in vars(keras.optimizers).items()
+        if isinstance(value, type)
+        and issubclass(value, keras.optimizers.Optimizer)
+        and name not in ("Optimizer", "LossScaleOptimizer")
+    ]
+
+
 @functools.cache
 def with_coupled_l2(optimizer_class: type) -> type:
     """A Keras optimizer class that also takes `l2`, see `CoupledL2`."""
     new_class = type(f"{optimizer_class.__name__}WithL2", (CoupledL2, optimizer_class), {})
     return keras_compat.register_serializable("effnetv2_tf")(new_class)
+
+
+for _optimizer in keras_optimizers():  # registers them, so that saved models with one load
+    with_coupled_l2(_optimizer)

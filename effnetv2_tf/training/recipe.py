@@ -72,13 +72,22 @@ class DataSection(Section):
 
 
 class OptimizerSection(Section):
-    """`rmsprop`, `sgd` or `adamw` of this package, or any Keras optimizer by class name."""
+    """`rmsprop`, `sgd` or `adamw` of this package, or any Keras optimizer by class name.
+
+    `l2` is 1e-5 by default, or 0 if the optimizer decays the weights itself (`adamw`, or any
+    with `weight_decay`). Neither touches biases and the parameters of norms.
+    """
 
     name: str = "rmsprop"
-    l2: NonNegative = 1e-5
+    l2: NonNegative | None = None
     weight_decay: NonNegative | None = None
     gradient_clip_norm: Positive | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def decays_weights(self) -> bool:
+        """Whether the optimizer has a weight decay of its own."""
+        return self.name.lower() == "adamw" or bool(self.weight_decay)
 
 
 class LearningRateSection(Section):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import tensorflow as tf
 from effnetv2_tf.data.broken_images import report_broken_image
 from effnetv2_tf.data.sources import TooManyBadRecords
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
-from effnetv2_tf.files import write_text
+from effnetv2_tf.files import atomic_file, write_text
 from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
 from effnetv2_tf.training.auxiliary import main_network
@@ -340,11 +342,16 @@ class Trainer:
 
     def _save_model(self) -> None:
         """Saves the network alone: whoever loads it needs neither optimizer nor loss."""
-        temporary = self.model_dir / ".model.keras.tmp.keras"
         network = type(self.network).from_config(self.network.get_config())
         network.set_weights(self.network.get_weights())
-        network.save(temporary)
-        temporary.replace(self.model_dir / "model.keras")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            atomic_file(self.model_dir / "model.keras") as file,
+        ):
+            saved = Path(folder) / "model.keras"
+            network.save(saved)
+            with saved.open("rb") as source:
+                shutil.copyfileobj(source, file)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,12 @@
 """Names as people type them."""
 
+import inspect
+import subprocess
+import sys
+
 import pytest
 
+import effnetv2_tf
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.models.names import find_spec
@@ -48,3 +53,20 @@ def test_unknown_names_get_a_suggestion(typed, hint):
         find_spec(typed)
     assert repr(typed) in str(error.value)
     assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("name", [n for n in dir(effnetv2_tf) if n.startswith("EfficientNet")])
+def test_every_constructor_takes_what_all_take(name):
+    common = inspect.signature(effnetv2_tf.EfficientNetV2S).parameters
+    assert common.keys() <= inspect.signature(getattr(effnetv2_tf, name)).parameters.keys()
+
+
+def test_synchronized_batch_norm_of_a_constructor():
+    model = effnetv2_tf.EfficientNetV2B0(classes=2, synchronized_batch_norm=True)
+    assert model.get_layer("stem_norm").synchronized
+
+
+def test_the_rooms_of_the_package_are_found():
+    code = "import effnetv2_tf; print(effnetv2_tf.models.layers.MBConv.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "MBConv"

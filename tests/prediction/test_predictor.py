@@ -132,3 +132,13 @@ def test_our_networks_take_the_pixels(image_folder, tiny_network):
     pixels = predictor.read(file)[None].astype(np.float32)
     expected = np.sort(model(pixels, training=False).numpy()[0])[::-1]
     np.testing.assert_allclose([s.probability for s in result.classes], expected, rtol=1e-5)
+
+
+def test_one_logit_is_no_certainty(image_folder):
+    """Softmax over one number is 1, whatever the number."""
+    inputs = keras.Input((16, 16, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="zeros")(pooled))
+    model.layers[-1].bias.assign([-1.0])
+    (result,) = predict_images(model, ImagePreparation(16), [image_folder / "cats/wide.jpg"])
+    assert result.classes[0].probability == pytest.approx(1 / (1 + np.e))

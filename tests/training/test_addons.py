@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tensorflow as tf
 from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import RunStopped, UsageError
 from effnetv2_tf.training.addons import REPLACEMENTS, OptimizerAverages, addons_optimizer
+from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.recipe_files import load_recipe
 from effnetv2_tf.training.trainer import Trainer
 
@@ -167,3 +169,28 @@ def test_a_resumed_run_ends_as_the_whole_one(recipe_file, tmp_path, name):
         weights[folder] = trainer.model.get_weights()
     for ours, theirs in zip(weights["parts"], weights["whole"], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@with_addons
+def test_what_has_not_begun_to_average_leaves_the_weights(recipe_file, tmp_path):
+    """SWA's averages are the first weights until then."""
+    options = "{optimizer: {name: SGD, momentum: 0.9}, start_averaging: 100000}"
+    overrides = ["optimizer.name=SWA", f"optimizer.options={options}"]
+    trainer = Trainer(load_recipe(recipe_file, overrides), tmp_path / "run", verbose=0)
+    before = trainer.model.get_weights()
+    with pytest.warns(UserWarning, match="SWA has averaged nothing: it begins after update 100000"):
+        trainer.run()
+    saved = keras.models.load_model(tmp_path / "run" / "model.keras").get_weights()
+    assert not any(np.array_equal(*pair) for pair in zip(before[:1], saved[:1], strict=True))
+    for value, raw in zip(saved, trainer.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, raw)
+    arrays = CheckpointFolder(tmp_path / "run" / "checkpoints").latest().arrays
+    assert not any(name.startswith("ema/") for name in arrays)
+
+
+@with_addons
+def test_a_wrapper_refuses_the_clipping_it_would_leave_out(recipe_file, tmp_path):
+    options = "{optimizer: {name: SGD, global_clipnorm: 0.1}}"
+    overrides = ["optimizer.name=Lookahead", f"optimizer.options={options}"]
+    with pytest.raises(UsageError, match=r"set optimizer\.options\.global_clipnorm"):
+        Trainer(load_recipe(recipe_file, overrides), tmp_path / "run")

@@ -314,3 +314,76 @@ def test_nothing_is_averaged_yet():
         pass
     with pytest.raises(RuntimeError, match="no averages yet"):
         ema.adopt()
+
+
+def test_other_callbacks_see_the_averages_at_the_end_of_an_epoch(tmp_path):
+    model, (x, y) = _model(), _data()
+    ema = ExponentialMovingAverage(0.9, swap_on_epoch=True)
+    history = _History()
+    best = keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"), save_best_only=True)
+    callbacks = [ema, best, history]
+    model.fit(x, y, validation_data=(x, y), epochs=3, verbose=0, callbacks=callbacks)
+    saved = keras.models.load_model(tmp_path / "best.keras").evaluate(x, y, verbose=0)
+    assert saved == pytest.approx(best.best, rel=1e-5)
+    averages = _by_hand(history.weights, lambda t: min(0.9, (1 + t) / (10 + t)))
+    for value, average in zip(model.get_weights(), averages, strict=True):
+        np.testing.assert_allclose(value, average, atol=1e-6)
+    ema.restore_raw()
+    for value, raw in zip(model.get_weights(), history.weights[-1], strict=True):
+        np.testing.assert_array_equal(value, raw)
+    ema.adopt()
+    np.testing.assert_allclose(model.get_weights()[0], averages[0], atol=1e-6)
+
+
+def test_early_stopping_restores_the_best_averages():
+    model, (x, y) = _model(), _data()
+    ema = ExponentialMovingAverage(0.5, warmup=False, swap_on_epoch=True)
+    stopping = keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
+    callbacks = [ema, stopping]
+    rising = keras.callbacks.LearningRateScheduler(lambda epoch: (0.1, 0.1, 3.0, 3.0)[epoch])
+    log = model.fit(
+        x, y, validation_data=(x, y), epochs=4, verbose=0, callbacks=[rising, *callbacks]
+    ).history["val_loss"]
+    assert log.index(min(log)) < len(log) - 1, "the last epoch was to be a bad one"
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(min(log), rel=1e-5)
+
+
+def test_whole_numbers_are_copied():
+    class Counting(keras.layers.Layer):
+        def build(self, input_shape):
+            self.count = self.add_weight(
+                name="count", shape=(), dtype="int32", initializer="zeros", trainable=False
+            )
+
+        def call(self, inputs):
+            self.count.assign(self.count + 1)
+            return inputs
+
+    model = keras.Sequential([keras.Input((3,)), Counting(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    ema = ExponentialMovingAverage(0.9)
+    model.fit(*_data(), batch_size=5, verbose=0, callbacks=[ema])
+    before = int(model.layers[0].count)
+    assert before >= 4
+    ema.adopt()
+    assert int(model.layers[0].count) == before
+
+
+def test_two_networks_of_the_same_names_keep_their_averages():
+    def network(name):
+        layers = [keras.Input((3,)), keras.layers.Dense(2, name="dense")]
+        return keras.Sequential(layers, name=name)
+
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Average()([network("a")(inputs), network("b")(inputs)])
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    ema = ExponentialMovingAverage(0.9)
+    ema.build(model)
+    assert len(ema.named_variables) == 1 + len(model.weights)
+
+
+def test_a_model_must_be_compiled():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="expected a compiled model"):
+        ExponentialMovingAverage().build(model)

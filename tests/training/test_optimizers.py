@@ -1,5 +1,8 @@
 """The one-operation updates against Keras's own, and coupled L2 by hand."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -195,6 +198,20 @@ def test_config_round_trip(optimizer):
     assert through_keras.get_config() == optimizer.get_config()
 
 
+def test_a_saved_model_with_l2_loads_in_a_fresh_process(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(with_coupled_l2(keras.optimizers.Nadam)(0.1, l2=0.5), "mse")
+    model.fit(np.ones((4, 2)), np.ones(4), verbose=0)
+    model.save(tmp_path / "model.keras")
+    code = (
+        "import effnetv2_tf; optimizer = effnetv2_tf.load_model('model.keras').optimizer; "
+        "print(type(optimizer).__name__, optimizer.l2)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["NadamWithL2", "0.5"], done.stderr
+
+
 def test_negative_l2():
     with pytest.raises(ValueError, match=r"RMSProp: `l2` must be >= 0\. Received: l2=-1"):
         RMSProp(l2=-1)
@@ -248,3 +265,26 @@ def test_learning_rate_factors(optimizer_class, momentum):
 def test_learning_rate_factors_are_in_the_configuration():
     again = RMSProp.from_config(RMSProp(0.1, learning_rate_factors={"stem": 0.5}).get_config())
     assert again.learning_rate_factors == {"stem": 0.5}
+
+
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 always adds the replicas' gradients up")
+def test_l2_where_the_gradients_are_summed_already(two_cpus):
+    two_cpus(
+        """
+        from effnetv2_tf import SGD
+        for summed in (False, True):
+            with strategy.scope():
+                variable = tf.Variable(tf.ones([2, 2]))
+                optimizer = SGD(1.0, l2=0.5)
+                optimizer.build([variable])
+
+            @tf.function
+            def step():
+                pairs = [(tf.zeros([2, 2]), variable)]
+                strategy.run(lambda: optimizer.apply_gradients(
+                    pairs, skip_gradients_aggregation=summed))
+
+            step()
+            np.testing.assert_allclose(variable.numpy(), 0.5)
+        """
+    )

@@ -296,3 +296,34 @@ def test_more_images_in_a_batch_than_there_are(tmp_path):
 )
 def test_the_best_loss_is_the_smallest(tmp_path, overrides, mode):
     assert load_recipe(_recipe_file(tmp_path), overrides).checkpoints.mode == mode
+
+
+@pytest.mark.parametrize(
+    ("override", "l2", "undecayed"),
+    [
+        ("name=rmsprop", 1e-5, False),
+        ("name=Nadam", 1e-5, False),
+        ("name=adamw", 0.0, True),
+        ("name=Lion, weight_decay: 0.1", 0.0, True),
+        ("name=adamw, l2: 0.25", 0.25, True),
+    ],
+)
+def test_weights_are_decayed_in_one_way_and_norms_in_none(
+    tmp_path, tiny_network, override, l2, undecayed
+):
+    section = "optimizer={" + override.replace("=", ": ") + "}"
+    recipe = load_recipe(_recipe_file(tmp_path), [section])
+    model = tiny_network()
+    schedule = build.build_schedule(recipe, 1000)
+    optimizer = build.build_optimizer(recipe, schedule, model)
+    assert optimizer.l2 == l2
+    left_out = [v for v in model.trainable_variables if not optimizer._use_weight_decay(v)]
+    expected = [v for v in model.trainable_variables if len(v.shape) < 2] if undecayed else []
+    assert [v.name for v in left_out] == [v.name for v in expected]
+
+
+@pytest.mark.parametrize("name", ["Optimizer", "LossScaleOptimizer"])
+def test_what_is_no_optimizer_by_itself(tmp_path, tiny_network, name):
+    recipe = load_recipe(_recipe_file(tmp_path), [f"optimizer.name={name}"])
+    with pytest.raises(UsageError, match=f"optimizer.name: unknown optimizer '{name}'"):
+        build.build_optimizer(recipe, build.build_schedule(recipe, 1000), tiny_network())

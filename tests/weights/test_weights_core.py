@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.loading import load_model
 from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.models.layers import BatchNorm
-from effnetv2_tf.models.loading import load_model
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.specs import CENTRED_127, IMAGENET_STATISTICS
 from effnetv2_tf.weights.mapping import Origin, WeightFile, load_tensors, variables_by_path

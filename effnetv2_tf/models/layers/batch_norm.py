@@ -46,10 +46,12 @@ class BatchNorm(keras_compat.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 < momentum <= 1:
+        if not 0 <= momentum <= 1:
             raise ValueError(
-                f"BatchNorm: `momentum` must lie in (0, 1]. Received: momentum={momentum}."
+                f"BatchNorm: `momentum` must lie in [0, 1]. Received: momentum={momentum}."
             )
+        if not epsilon > 0:
+            raise ValueError(f"BatchNorm: `epsilon` must be positive. Received: {epsilon}.")
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)
         self.activation = activation
@@ -71,7 +73,7 @@ class BatchNorm(keras_compat.Layer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not (training and self.trainable):
             outputs = self._normalize_with_moving_statistics(inputs)
-        elif self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        elif self.synchronized and _is_one_of_several_replicas():
             outputs = self._normalize_with_global_batch(inputs)
         elif self.recompute and self._activate is silu:
             return self._normalize_and_recompute(inputs)
@@ -188,3 +190,9 @@ class BatchNorm(keras_compat.Layer):
             "activation": self.activation,
             "synchronized": self.synchronized,
         }
+
+
+def _is_one_of_several_replicas() -> bool:
+    """False where a strategy's model is called as a whole: the batch then is the global one."""
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    return several and not tf.distribute.in_cross_replica_context()

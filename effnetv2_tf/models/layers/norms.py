@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.errors import suggestion
 from effnetv2_tf.models.layers.batch_norm import BatchNorm
 from effnetv2_tf.models.layers.group_norm import GroupNorm
 from effnetv2_tf.models.layers.proxy_norm import ProxyNorm
+
+KNOWN = ("batch", "group", "layer")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class NormFactory:
     momentum: float = 0.9
     epsilon: float = 1e-3
     synchronized: bool = False
+
+    def __post_init__(self) -> None:
+        if self.normalization not in KNOWN:
+            raise ValueError(
+                f"`normalization` must be one of {KNOWN}. Received: {self.normalization!r}"
+                f"{suggestion(str(self.normalization), KNOWN)}."
+            )
 
     def __call__(
         self, name: str, activation: str | None = None, dtype: Any = None

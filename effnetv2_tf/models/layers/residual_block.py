@@ -72,13 +72,16 @@ class ResidualBlock(keras_compat.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not 0 <= se_ratio <= 1:
+            raise ValueError(
+                f"{type(self).__name__}: `se_ratio` must lie in [0, 1]. Received: {se_ratio}."
+            )
         self.input_filters = input_filters
         self.filters = filters
         self.kernel_size = kernel_size
         self.stride = stride
         self.expansion = expansion
         self.se_ratio = se_ratio
-        self.drop_path_rate = drop_path_rate
         self.activation = activation
         self.group_size = group_size
         self.normalization = normalization
@@ -102,6 +105,7 @@ class ResidualBlock(keras_compat.Layer):
         # None where the convolution pads itself.
         self.pad = symmetric_padding(kernel_size, stride, padding, self.dtype_policy, "pad")
         self.has_skip = stride == 1 and input_filters == filters
+        self._drop_path_rate = drop_path_rate  # of a block that has no skip to keep, too
         self.drop_path = (
             StochasticDepth(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
             if self.has_skip
@@ -148,9 +152,14 @@ class ResidualBlock(keras_compat.Layer):
             name="squeeze_excite",
         )
 
+    @property
+    def drop_path_rate(self) -> float:
+        """Probability of dropping the branch."""
+        return self._drop_path_rate if self.drop_path is None else self.drop_path.rate
+
     def set_drop_path_rate(self, rate: float) -> None:
         """Changes the probability of dropping the branch, for the next step on."""
-        self.drop_path_rate = rate
+        self._drop_path_rate = rate
         if self.drop_path is not None:
             self.drop_path.rate = rate
 

@@ -9,12 +9,8 @@ import tensorflow as tf
 from effnetv2_tf import keras_compat
 
 
-class ScheduledRate:
-    """A drop rate in [0, 1) held in a variable that is no weight of the model.
-
-    Held by a plain object so that neither Keras counts it as a parameter; it is read by the
-    training graph only, so no export depends on it.
-    """
+class ScheduledRate(keras_compat.Trackable):  # type: ignore[misc]
+    """A drop rate in [0, 1) held in a variable that is no weight of the model."""
 
     def __init__(self, rate: float, owner: str) -> None:
         self._owner = owner

@@ -104,11 +104,23 @@ def test_config_round_trip():
     assert again.synchronized
 
 
-@pytest.mark.parametrize("momentum", [0.0, 1.5])
+@pytest.mark.parametrize("momentum", [-0.1, 1.5])
 def test_an_impossible_momentum(momentum):
-    message = rf"`momentum` must lie in \(0, 1\].*momentum={momentum}"
+    message = rf"`momentum` must lie in \[0, 1\].*momentum={momentum}"
     with pytest.raises(ValueError, match=message):
         BatchNorm(momentum=momentum)
+
+
+def test_an_impossible_epsilon():
+    with pytest.raises(ValueError, match=r"`epsilon` must be positive. Received: -1"):
+        BatchNorm(epsilon=-1)
+
+
+def test_momentum_0_keeps_the_last_statistics():
+    layer, images = BatchNorm(momentum=0.0), _images()
+    for _ in range(2):
+        layer(images, training=True)
+    np.testing.assert_allclose(layer.moving_mean, tf.reduce_mean(images, [0, 1, 2]), atol=1e-5)
 
 
 def test_momentum_1_keeps_the_statistics():
@@ -158,4 +170,19 @@ def test_every_activation_is_predicted_after_a_convolution(activation):
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     np.testing.assert_allclose(
         model.predict(images, verbose=0), model(images, training=False), atol=1e-5
+    )
+
+
+def test_called_as_a_whole_within_a_strategy(two_cpus):
+    """Outside of replicas the batch is the global one; there is nothing to add up."""
+    two_cpus(
+        """
+        from effnetv2_tf.models.layers import BatchNorm
+        images = tf.random.stateless_normal([4, 3, 3, 2], [1, 2])
+        with strategy.scope():
+            shared, alone = BatchNorm(synchronized=True), BatchNorm()
+            outputs = [layer(images, training=True) for layer in (shared, alone)]
+        np.testing.assert_allclose(*outputs, atol=1e-6)
+        np.testing.assert_allclose(shared.moving_mean.numpy(), alone.moving_mean.numpy())
+        """
     )

@@ -191,3 +191,22 @@ def test_input_normalization_computes_in_float32_under_low_precision():
     assert outputs.dtype == tf.bfloat16
     # bfloat16 has no 129, but it has 1/128.
     np.testing.assert_array_equal(tf.cast(outputs, tf.float32).numpy().ravel(), [1 / 128])
+
+
+@BOTH
+def test_what_no_block_has_is_refused(block_class):
+    with pytest.raises(ValueError, match=r"`normalization` must be one of .*'batchnorm'; did you"):
+        block_class(8, 8, normalization="batchnorm")
+    with pytest.raises(ValueError, match=r"`se_ratio` must lie in \[0, 1\]. Received: -1"):
+        block_class(8, 8, se_ratio=-1)
+
+
+@BOTH
+@pytest.mark.parametrize("filters", [8, 16], ids=["skip", "no skip"])
+def test_the_configuration_tells_the_rate_that_holds(block_class, filters):
+    block = block_class(8, filters, drop_path_rate=0.1)
+    block.set_drop_path_rate(0.3)
+    assert block.get_config()["drop_path_rate"] == pytest.approx(0.3)
+    if block.has_skip:
+        block.drop_path.rate = 0.4
+        assert block.get_config()["drop_path_rate"] == pytest.approx(0.4)
