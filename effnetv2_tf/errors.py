@@ -42,7 +42,13 @@ def operation_fault(message: str | None) -> str:
     return "no reason given"
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """`did you mean 'x'?` for the nearest of `known`, or None if none is near."""
+    found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"did you mean {found[0]!r}?" if found else None
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest of `known`, or an empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    """The same behind a semicolon, or an empty string."""
+    found = nearest(name, known)
+    return f"; {found}" if found else ""

@@ -304,8 +304,8 @@ def _class_weights(recipe: Recipe, source: Source) -> dict[int, float] | None:
             "training.class_weights: 'balanced' needs one label for each image, received "
             "multi-label data; give weights by class id"
         )
-    labels = [int(x["label"]) for x in source.epoch(0, seed=0, start=0, shuffle=False)]
-    usable = [label for label in labels if label >= 0]  # a bad record's is -1
+    labels = source.labels()
+    usable = labels[labels >= 0]  # a bad record's is -1
     counts = np.bincount(usable, minlength=source.info.num_classes)
     return {i: len(usable) / (len(counts) * max(n, 1)) for i, n in enumerate(counts)}
 

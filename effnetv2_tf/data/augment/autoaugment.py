@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -14,6 +13,7 @@ from effnetv2_tf.data.augment._common import (
     uniform,
 )
 from effnetv2_tf.data.augment.levels import LevelScale, OpDraws, apply_op, level_to_argument
+from effnetv2_tf.errors import suggestion
 
 _SALT = 0x3C91F5
 
@@ -99,10 +99,9 @@ class AutoAugment:
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
-            nearest = difflib.get_close_matches(str(self.policy), POLICIES, n=1, cutoff=0.0)
             raise ValueError(
                 f"AutoAugment: policy must be one of {', '.join(POLICIES)}, "
-                f"received {self.policy!r}; did you mean {nearest[0]!r}?"
+                f"received {self.policy!r}{suggestion(str(self.policy), POLICIES)}"
             )
         require_integer("AutoAugment", "fill", self.fill, high=255)
         require_integer("AutoAugment", "reference_size", self.reference_size, low=1)

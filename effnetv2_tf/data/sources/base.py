@@ -6,15 +6,17 @@ A source says where images come from. It knows nothing of image sizes, augmentat
 from __future__ import annotations
 
 import abc
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf.data.sources.bad_records import BadRecords
+from effnetv2_tf.errors import nearest
 
+_LABELS_AT_ONCE = 4096
 Integer: TypeAlias = int | tf.Tensor  # tensor: int64 scalar
 Example: TypeAlias = dict[str, tf.Tensor]  # "image", "label", "name"
 
@@ -47,12 +49,6 @@ class DataError(ValueError):
         where = "" if path is None else f"{path}: "
         advice = "" if suggestion is None else f"; {suggestion}"
         super().__init__(f"{where}{problem}: expected {expected}, received {received}{advice}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """A "did you mean" suggestion for a misspelt `name`, or None if nothing known is close."""
-    matches = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"did you mean {matches[0]!r}?" if matches else None
 
 
 def check_choice(argument: str, value: str, choices: Iterable[str], path: object = None) -> None:
@@ -220,6 +216,16 @@ class Source(abc.ABC):
     def fetch(self, entry: Any) -> Example:
         """The example of an entry of `order`: by default the entry itself."""
         return entry
+
+    def labels(self) -> np.ndarray:
+        """The labels in stored order, int64 (examples of this shard,), of single-label data.
+
+        Files of images are not read for them.
+        """
+        order = self.order(0, seed=0, start=0, shuffle=False)
+        # In one function, of which TensorFlow leaves out what the label does not need.
+        labels = order.map(lambda entry: self.fetch(entry)["label"], tf.data.AUTOTUNE)
+        return np.concatenate(list(labels.batch(_LABELS_AT_ONCE).as_numpy_iterator()))
 
 
 def _checked_shard(shard: tuple[int, int], info: SourceInfo) -> tuple[int, int]:

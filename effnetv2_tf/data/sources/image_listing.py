@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnetv2_tf.data.sources.base import DataError, nearest
+from effnetv2_tf.data.sources.base import DataError
+from effnetv2_tf.errors import nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 CSV_COLUMNS = ("path", "label")

@@ -10,8 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_tf.data.sources.bad_records import BadRecords
-from effnetv2_tf.data.sources.base import DataError, Example, SourceInfo, check_choice, nearest
+from effnetv2_tf.data.sources.base import DataError, Example, SourceInfo, check_choice
 from effnetv2_tf.data.sources.records import RecordFile, RecordSource
+from effnetv2_tf.errors import nearest
 
 
 class TFDSSource(RecordSource):

@@ -11,8 +11,8 @@ from itertools import islice
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from effnetv2_tf.data.sources.base import DataError, nearest
-from effnetv2_tf.errors import operation_fault
+from effnetv2_tf.data.sources.base import DataError
+from effnetv2_tf.errors import nearest, operation_fault
 
 SCAN_THREADS = 16
 RECORD_HEADER_BYTES = 12  # length: uint64 little-endian, and its checksum: uint32

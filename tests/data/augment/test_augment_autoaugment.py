@@ -108,7 +108,7 @@ def test_pure_and_equal_in_eager_and_dataset(channels: int) -> None:
     ("arguments", "message"),
     [
         ({"policy": "v1"}, r"policy must be one of v0, received 'v1'; did you mean 'v0'\?"),
-        ({"policy": 3}, r"policy must be one of v0, received 3; did you mean 'v0'\?"),
+        ({"policy": 3}, r"policy must be one of v0, received 3$"),
         ({"fill": -1}, r"AutoAugment: fill must be an integer between 0 and 255, received -1"),
         ({"reference_size": 2.5}, r"reference_size must be an integer >= 1, received 2.5"),
         ({"translate_pixels": -1.0}, r"translate_pixels must be a finite number >= 0.0"),

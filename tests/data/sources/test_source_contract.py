@@ -198,3 +198,17 @@ def test_data_error_is_one_line_and_keeps_its_parts():
     assert str(error) == "/f: no x: expected an x, received a y; add x"
     assert (error.expected, error.received, error.path) == ("an x", "a y", "/f")
     assert isinstance(error, ValueError)
+
+
+def test_labels_are_those_of_the_examples_in_order(make_source):
+    for shard in ((0, 1), (1, 3)):
+        source = make_source(shard)
+        examples = source.epoch(0, seed=0, start=0, shuffle=False)
+        assert source.labels().tolist() == [int(example["label"]) for example in examples]
+
+
+def test_labels_need_no_image_files(tmp_path):
+    source = _image_folder(tmp_path, (0, 1))
+    for file in (tmp_path / "images").rglob("*.png"):
+        file.unlink()
+    assert np.bincount(source.labels()).tolist() == [12, 11]
