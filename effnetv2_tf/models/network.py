@@ -166,6 +166,13 @@ def check_arguments(
     include_top: bool, classes: int, input_shape: Sequence[int | None] | None, pooling: str | None
 ) -> tuple[int | None, int | None, int]:
     """Raises a ValueError for what cannot be; returns the shape of the images."""
+    if keras.backend.image_data_format() != "channels_last":
+        raise ValueError(
+            "The networks are built for images (height, width, channels): Keras's "
+            "image_data_format must be 'channels_last'. Received: "
+            f"{keras.backend.image_data_format()!r}. Call "
+            "keras.backend.set_image_data_format('channels_last')."
+        )
     if include_top and (not isinstance(classes, int) or classes < 1):
         raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
     if pooling not in POOLINGS:

@@ -54,6 +54,12 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ign
             raise ValueError(
                 f"`decay` must be 'exponential', 'cosine' or 'constant'. Received: decay={decay!r}."
             )
+        if not stages:
+            raise ValueError("`stages` is empty: expected (steps, steps_per_epoch, batch_size).")
+        if warmup_epochs < 0:
+            raise ValueError(f"`warmup_epochs` must be >= 0. Received: {warmup_epochs}.")
+        if not decay_epochs > 0:
+            raise ValueError(f"`decay_epochs` must be positive. Received: {decay_epochs}.")
         self.learning_rate_per_256 = learning_rate_per_256
         self.decay = decay
         self.stages = [tuple(stage) for stage in stages]

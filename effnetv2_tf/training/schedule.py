@@ -6,6 +6,7 @@ stages; from stage to stage the image size grows and, with it, the regularisatio
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
@@ -100,9 +101,25 @@ class Position:
 
 @dataclass(frozen=True)
 class StageSchedule:
-    """The stages of a run, in order, without gaps."""
+    """The stages of a run, in order, without gaps.
+
+    Raises:
+      ValueError: if there is none, or one does not begin where the one before ends.
+    """
 
     stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("StageSchedule: expected at least one stage. Received: none.")
+        for before, stage in pairwise(self.stages):
+            expected = (before.last_epoch, before.last_step)
+            if (stage.first_epoch, stage.first_step) != expected:
+                raise ValueError(
+                    f"StageSchedule: stage {stage.index} must begin with epoch {expected[0]} and "
+                    f"step {expected[1]}, where the stage before ends. Received: "
+                    f"first_epoch={stage.first_epoch}, first_step={stage.first_step}."
+                )
 
     @property
     def epochs(self) -> int:
@@ -267,6 +284,11 @@ def _image_sizes(
             )
         sizes = [round_size(size, size_multiple) for size in given]
     else:
+        if isinstance(image_size, int) or len(image_size) != 2:
+            raise ValueError(
+                "`image_size` must be the sides at the first and the last stage, e.g. (128, 300). "
+                f"Received: {image_size}."
+            )
         first, last = image_size
         shares = [stage_share(i, num_stages, interpolation) for i in range(num_stages)]
         exact = [first + (last - first) * share for share in shares]
@@ -288,11 +310,12 @@ def round_size(size: float, multiple: int) -> int:
 
 
 def _batch_sizes(batch_size: int | Sequence[int], num_stages: int, num_examples: int) -> list[int]:
-    sizes = [batch_size] * num_stages if isinstance(batch_size, int) else list(batch_size)
-    if len(sizes) != num_stages:
+    given: list = list(batch_size) if isinstance(batch_size, Sequence) else [batch_size]
+    sizes = given * num_stages if given == [batch_size] else given
+    if len(sizes) != num_stages or not all(isinstance(size, numbers.Integral) for size in sizes):
         raise ValueError(
-            f"`batch_size` must be one number or {num_stages} of them (`num_stages`). "
-            f"Received: {sizes}."
+            f"`batch_size` must be one whole number or {num_stages} of them (`num_stages`). "
+            f"Received: {batch_size}."
         )
     for size in sizes:
         if not 1 <= size <= num_examples:

@@ -261,3 +261,12 @@ def test_public_names():
     assert dir(effnetv2_tf) == sorted(effnetv2_tf.__all__)
     with pytest.raises(AttributeError, match="no attribute 'EfficientNetV2Z'"):
         _ = effnetv2_tf.EfficientNetV2Z
+
+
+def test_channels_first_is_refused():
+    keras.backend.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="must be 'channels_last'. Received: 'channels_first'"):
+            effnetv2_tf.EfficientNetV2B0()
+    finally:
+        keras.backend.set_image_data_format("channels_last")

@@ -117,3 +117,16 @@ def test_one_schedule_after_another():
     again = FollowedBy.from_config(rate.get_config())
     for step in expected:
         assert float(again(step)) == float(rate(step))
+
+
+@pytest.mark.parametrize(
+    ("stages", "options", "message"),
+    [
+        ([], {}, "`stages` is empty"),
+        ([(10, 5, 64)], {"warmup_epochs": -1}, "`warmup_epochs` must be >= 0. Received: -1"),
+        ([(10, 5, 64)], {"decay_epochs": 0}, "`decay_epochs` must be positive. Received: 0"),
+    ],
+)
+def test_rates_that_cannot_be(stages, options, message):
+    with pytest.raises(ValueError, match=message):
+        WarmUpDecay(0.1, "exponential", stages, **options)

@@ -1,12 +1,13 @@
 """Stages as functions of the step: the paper's numbers, divisions, inverses, errors."""
 
+import dataclasses
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnetv2_tf.training.schedule import Regularization, StageSchedule
+from effnetv2_tf.training.schedule import Regularization, Stage, StageSchedule
 
 IMAGENET = 1_281_167
 
@@ -177,7 +178,7 @@ def test_stages_leave_no_gap_and_sizes_never_shrink(schedule):
         ({"num_stages": 0}, "`num_stages` must be at least 1.*num_stages=0"),
         ({"batch_size": 101}, r"`batch_size` must lie between 1 and.*\(100\).*101"),
         ({"batch_size": 0}, "`batch_size` must lie between 1 and"),
-        ({"batch_size": [8, 8]}, r"`batch_size` must be one number or 4.*\[8, 8\]"),
+        ({"batch_size": [8, 8]}, r"`batch_size` must be one whole number or 4.*\[8, 8\]"),
         ({"image_size": (7, 64)}, r"at least 8 pixels\. Received: \[7, .*, 64\]\.$"),
         (
             {"image_size": (8, 64), "size_multiple": 32},
@@ -211,3 +212,25 @@ def test_fine_tuning_is_one_more_stage_without_augmentation():
     assert (stage.first_step, schedule.total_steps) == (before.last_step, 11 * 10)
     assert schedule.position(85).stage == stage
     assert {s.preprocessing for s in schedule.stages[:2]} == {"training"}
+
+
+def test_stages_by_hand_follow_each_other():
+    first = Stage(0, 32, 8, first_epoch=0, epochs=2, steps_per_epoch=5, first_step=0)
+    second = dataclasses.replace(first, index=1, image_size=64, first_epoch=2, first_step=10)
+    assert StageSchedule((first, second)).total_steps == 20
+    with pytest.raises(ValueError, match=r"stage 1 must begin with epoch 2 and step 10.*step=9"):
+        StageSchedule((first, dataclasses.replace(second, first_step=9)))
+    with pytest.raises(ValueError, match="expected at least one stage"):
+        StageSchedule(())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 128}, r"`image_size` must be the sides .* Received: 128"),
+        ({"batch_size": 8.0}, r"`batch_size` must be one whole number .* Received: 8.0"),
+    ],
+)
+def test_numbers_of_another_kind(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        _schedule(**arguments)

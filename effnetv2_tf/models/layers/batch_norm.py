@@ -16,12 +16,13 @@ _WITHOUT_KERNEL = ("mish", "tanh")
 
 @keras_compat.register_serializable("effnetv2_tf")
 class BatchNorm(keras_compat.Layer):
-    """Batch normalisation over all axes but the last, then an activation.
+    """Batch normalisation of images, over all axes but the last, then an activation.
 
-    The same numbers as `keras.layers.BatchNormalization`, computed by TensorFlow's fused
-    operation (float32 statistics under any precision) where Keras 3 spells out a dozen. As
-    in Keras, a layer with `trainable=False` normalises with its moving statistics.
-    The moving variance averages the unbiased batch variance, as the EfficientNet reference.
+    The outputs and gradients are those of `keras.layers.BatchNormalization`, computed by
+    TensorFlow's fused operation (float32 statistics under any precision) where Keras 3 spells
+    out a dozen. As in Keras, a layer with `trainable=False` normalises with its moving
+    statistics. The moving variance averages the unbiased batch variance, as the EfficientNet
+    reference and Keras 2; Keras 3 averages the biased one.
 
     Args:
       momentum: share of the old moving statistics kept at each step.
@@ -61,6 +62,11 @@ class BatchNorm(keras_compat.Layer):
         self.keeps_statistics = True
 
     def build(self, input_shape: Any) -> None:
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"BatchNorm {self.name!r}: expected images (batch, height, width, channels). "
+                f"Received: inputs of shape {tuple(input_shape)}."
+            )
         shape = (input_shape[-1],)
         self.gamma = self.add_float32_weight("gamma", shape=shape, initializer="ones")
         self.beta = self.add_float32_weight("beta", shape=shape, initializer="zeros")

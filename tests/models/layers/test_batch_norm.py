@@ -186,3 +186,8 @@ def test_called_as_a_whole_within_a_strategy(two_cpus):
         np.testing.assert_allclose(shared.moving_mean.numpy(), alone.moving_mean.numpy())
         """
     )
+
+
+def test_vectors_are_refused():
+    with pytest.raises(ValueError, match=r"expected images \(batch, height, width, channels\)"):
+        BatchNorm()(tf.zeros([2, 3]))
