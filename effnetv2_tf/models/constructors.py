@@ -35,14 +35,31 @@ convolutions in other networks: `build_network(scaling.with_group_size(spec))`.
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.specs import NetworkSpec, Normalization, Padding
+
+_Constructor = TypeVar("_Constructor", bound=Callable[..., keras.Model])
+_REFERENCE = "Arguments: see `effnetv2_tf.models.constructors`."
+
+
+def documented(constructor: _Constructor) -> _Constructor:
+    """Puts the descriptions above of its arguments into a constructor's docstring, for `help`."""
+    taken = inspect.signature(constructor).parameters
+    found = re.finditer(r"^  (\w+): (?:.|\n(?!  \w|\n))*", __doc__ or "", re.MULTILINE)
+    lines = [entry[0].replace("\n", "\n    ") for entry in found if entry[1] in taken]
+    if constructor.__doc__:  # there is none under python -OO
+        text = "\n    ".join(["Args:", *lines])
+        constructor.__doc__ = constructor.__doc__.replace(_REFERENCE, f"\n    {text}".strip())
+    return constructor
 
 
 def construct(

@@ -14,10 +14,11 @@ from typing import Any
 import keras
 
 from effnetv2_tf.models import families
-from effnetv2_tf.models.constructors import construct
+from effnetv2_tf.models.constructors import construct, documented
 from effnetv2_tf.models.specs import Normalization, Padding
 
 
+@documented
 def EfficientNetB0G16(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -40,6 +41,7 @@ def EfficientNetB0G16(
     """G16-EfficientNet-B0: 5.9M parameters, 224 px.
 
     Masters et al., arXiv 2106.03640.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -67,6 +69,7 @@ def EfficientNetB0G16(
     )
 
 
+@documented
 def EfficientNetB1G16(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -89,6 +92,7 @@ def EfficientNetB1G16(
     """G16-EfficientNet-B1: 8.4M parameters, 240 px.
 
     Masters et al., arXiv 2106.03640.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -116,6 +120,7 @@ def EfficientNetB1G16(
     )
 
 
+@documented
 def EfficientNetB2G16(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -138,6 +143,7 @@ def EfficientNetB2G16(
     """G16-EfficientNet-B2: 9.5M parameters, 260 px.
 
     Masters et al., arXiv 2106.03640.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -165,6 +171,7 @@ def EfficientNetB2G16(
     )
 
 
+@documented
 def EfficientNetB3G16(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -187,6 +194,7 @@ def EfficientNetB3G16(
     """G16-EfficientNet-B3: 12.6M parameters, 300 px.
 
     Masters et al., arXiv 2106.03640.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -214,6 +222,7 @@ def EfficientNetB3G16(
     )
 
 
+@documented
 def EfficientNetB4G16(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -236,6 +245,7 @@ def EfficientNetB4G16(
     """G16-EfficientNet-B4: 19.4M parameters, 380 px.
 
     Masters et al., arXiv 2106.03640.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -263,6 +273,7 @@ def EfficientNetB4G16(
     )
 
 
+@documented
 def EfficientNetB5G16(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -285,6 +296,7 @@ def EfficientNetB5G16(
     """G16-EfficientNet-B5: 28.8M parameters, 456 px.
 
     Masters et al., arXiv 2106.03640.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:

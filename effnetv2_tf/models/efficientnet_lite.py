@@ -12,10 +12,11 @@ from typing import Any
 import keras
 
 from effnetv2_tf.models import families
-from effnetv2_tf.models.constructors import construct
+from effnetv2_tf.models.constructors import construct, documented
 from effnetv2_tf.models.specs import Padding
 
 
+@documented
 def EfficientNetLite0(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -36,6 +37,7 @@ def EfficientNetLite0(
     """EfficientNet-Lite0: 4.7M parameters, 224 px.
 
     EfficientNet V1 for mobile chips: no squeeze-excite, ReLU6.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -61,6 +63,7 @@ def EfficientNetLite0(
     )
 
 
+@documented
 def EfficientNetLite1(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -81,6 +84,7 @@ def EfficientNetLite1(
     """EfficientNet-Lite1: 5.5M parameters, 240 px.
 
     EfficientNet V1 for mobile chips: no squeeze-excite, ReLU6.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -106,6 +110,7 @@ def EfficientNetLite1(
     )
 
 
+@documented
 def EfficientNetLite2(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -126,6 +131,7 @@ def EfficientNetLite2(
     """EfficientNet-Lite2: 6.2M parameters, 260 px.
 
     EfficientNet V1 for mobile chips: no squeeze-excite, ReLU6.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -151,6 +157,7 @@ def EfficientNetLite2(
     )
 
 
+@documented
 def EfficientNetLite3(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -171,6 +178,7 @@ def EfficientNetLite3(
     """EfficientNet-Lite3: 8.3M parameters, 280 px.
 
     EfficientNet V1 for mobile chips: no squeeze-excite, ReLU6.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -196,6 +204,7 @@ def EfficientNetLite3(
     )
 
 
+@documented
 def EfficientNetLite4(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -216,6 +225,7 @@ def EfficientNetLite4(
     """EfficientNet-Lite4: 13.1M parameters, 300 px.
 
     EfficientNet V1 for mobile chips: no squeeze-excite, ReLU6.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:

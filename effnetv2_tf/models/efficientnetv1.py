@@ -12,10 +12,11 @@ from typing import Any
 import keras
 
 from effnetv2_tf.models import families
-from effnetv2_tf.models.constructors import construct
+from effnetv2_tf.models.constructors import construct, documented
 from effnetv2_tf.models.specs import Padding
 
 
+@documented
 def EfficientNetB0(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -36,6 +37,7 @@ def EfficientNetB0(
     """EfficientNet-B0: 5.3M parameters, 224 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -61,6 +63,7 @@ def EfficientNetB0(
     )
 
 
+@documented
 def EfficientNetB1(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -81,6 +84,7 @@ def EfficientNetB1(
     """EfficientNet-B1: 7.9M parameters, 240 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -106,6 +110,7 @@ def EfficientNetB1(
     )
 
 
+@documented
 def EfficientNetB2(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -126,6 +131,7 @@ def EfficientNetB2(
     """EfficientNet-B2: 9.2M parameters, 260 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -151,6 +157,7 @@ def EfficientNetB2(
     )
 
 
+@documented
 def EfficientNetB3(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -171,6 +178,7 @@ def EfficientNetB3(
     """EfficientNet-B3: 12.3M parameters, 300 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -196,6 +204,7 @@ def EfficientNetB3(
     )
 
 
+@documented
 def EfficientNetB4(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -216,6 +225,7 @@ def EfficientNetB4(
     """EfficientNet-B4: 19.5M parameters, 380 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -241,6 +251,7 @@ def EfficientNetB4(
     )
 
 
+@documented
 def EfficientNetB5(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -261,6 +272,7 @@ def EfficientNetB5(
     """EfficientNet-B5: 30.6M parameters, 456 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -286,6 +298,7 @@ def EfficientNetB5(
     )
 
 
+@documented
 def EfficientNetB6(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -306,6 +319,7 @@ def EfficientNetB6(
     """EfficientNet-B6: 43.3M parameters, 528 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -331,6 +345,7 @@ def EfficientNetB6(
     )
 
 
+@documented
 def EfficientNetB7(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -351,6 +366,7 @@ def EfficientNetB7(
     """EfficientNet-B7: 66.7M parameters, 600 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -376,6 +392,7 @@ def EfficientNetB7(
     )
 
 
+@documented
 def EfficientNetB8(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -396,6 +413,7 @@ def EfficientNetB8(
     """EfficientNet-B8: 87.8M parameters, 672 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -421,6 +439,7 @@ def EfficientNetB8(
     )
 
 
+@documented
 def EfficientNetL2(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -441,6 +460,7 @@ def EfficientNetL2(
     """EfficientNet-L2: 481M parameters, 800 px.
 
     Tan & Le, arXiv 1905.11946.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:

@@ -12,10 +12,11 @@ from typing import Any
 import keras
 
 from effnetv2_tf.models import families
-from effnetv2_tf.models.constructors import construct
+from effnetv2_tf.models.constructors import construct, documented
 from effnetv2_tf.models.specs import Padding
 
 
+@documented
 def EfficientNetV2B0(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -36,6 +37,7 @@ def EfficientNetV2B0(
     """EfficientNetV2-B0: 7.2M parameters, trained at up to 192 px, evaluated at 224 px.
 
     Tan & Le, arXiv 2104.00298.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -61,6 +63,7 @@ def EfficientNetV2B0(
     )
 
 
+@documented
 def EfficientNetV2B1(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -81,6 +84,7 @@ def EfficientNetV2B1(
     """EfficientNetV2-B1: 8.2M parameters, trained at up to 192 px, evaluated at 240 px.
 
     Tan & Le, arXiv 2104.00298.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -106,6 +110,7 @@ def EfficientNetV2B1(
     )
 
 
+@documented
 def EfficientNetV2B2(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -126,6 +131,7 @@ def EfficientNetV2B2(
     """EfficientNetV2-B2: 10.2M parameters, trained at up to 208 px, evaluated at 260 px.
 
     Tan & Le, arXiv 2104.00298.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -151,6 +157,7 @@ def EfficientNetV2B2(
     )
 
 
+@documented
 def EfficientNetV2B3(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -171,6 +178,7 @@ def EfficientNetV2B3(
     """EfficientNetV2-B3: 14.5M parameters, trained at up to 240 px, evaluated at 300 px.
 
     Tan & Le, arXiv 2104.00298.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -196,6 +204,7 @@ def EfficientNetV2B3(
     )
 
 
+@documented
 def EfficientNetV2S(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -216,6 +225,7 @@ def EfficientNetV2S(
     """EfficientNetV2-S: 21.6M parameters, trained at up to 300 px, evaluated at 384 px.
 
     Tan & Le, arXiv 2104.00298.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -241,6 +251,7 @@ def EfficientNetV2S(
     )
 
 
+@documented
 def EfficientNetV2M(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -261,6 +272,7 @@ def EfficientNetV2M(
     """EfficientNetV2-M: 54.4M parameters, trained at up to 384 px, evaluated at 480 px.
 
     Tan & Le, arXiv 2104.00298.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -286,6 +298,7 @@ def EfficientNetV2M(
     )
 
 
+@documented
 def EfficientNetV2L(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -306,6 +319,7 @@ def EfficientNetV2L(
     """EfficientNetV2-L: 119.0M parameters, trained at up to 384 px, evaluated at 480 px.
 
     Tan & Le, arXiv 2104.00298.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:
@@ -331,6 +345,7 @@ def EfficientNetV2L(
     )
 
 
+@documented
 def EfficientNetV2XL(
     weights: str | Path | None = None,
     include_top: bool = True,
@@ -351,6 +366,7 @@ def EfficientNetV2XL(
     """EfficientNetV2-XL: 208.9M parameters, trained at up to 384 px, evaluated at 512 px.
 
     Tan & Le, arXiv 2104.00298.
+
     Arguments: see `effnetv2_tf.models.constructors`.
 
     Returns:

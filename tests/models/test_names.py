@@ -61,6 +61,13 @@ def test_every_constructor_takes_what_all_take(name):
     assert common.keys() <= inspect.signature(getattr(effnetv2_tf, name)).parameters.keys()
 
 
+@pytest.mark.parametrize("name", [n for n in dir(effnetv2_tf) if n.startswith("EfficientNet")])
+def test_help_tells_every_argument_of_a_constructor(name):
+    constructor = getattr(effnetv2_tf, name)
+    for argument in inspect.signature(constructor).parameters:
+        assert f"\n      {argument}: " in constructor.__doc__
+
+
 def test_synchronized_batch_norm_of_a_constructor():
     model = effnetv2_tf.EfficientNetV2B0(classes=2, synchronized_batch_norm=True)
     assert model.get_layer("stem_norm").synchronized
