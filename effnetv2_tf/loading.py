@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from effnetv2_tf.models import input_range, layers  # noqa: F401 - registers their classes
-from effnetv2_tf.training import learning_rates, losses, optimizers  # noqa: F401 - likewise
+from effnetv2_tf.training import learning_rates, optimizers  # noqa: F401 - likewise
 
 
 def load_model(

@@ -52,7 +52,10 @@ class TrainingPipeline:
       augmentation: see `Augmentation`.
       evaluation: in its place in stages with the evaluation's preprocessing.
       seed: of order and augmentation.
-      class_weights: weight of each class in the loss, or None.
+      class_weights: weight of each class in the loss, or None. An image with several labels has
+        the mean of their weights, one without any 1.
+      share_labels: whether the labels of an image, of multi-label data, share a sum of 1, as
+        softmax cross-entropy wants them; otherwise each is 1.
       channels: of the images handed out; None for the source's.
       service_address: `grpc://host:port` of a tf.data service's dispatcher, or None.
     """
@@ -64,6 +67,7 @@ class TrainingPipeline:
     channels: int | None = None
     service_address: str | None = None
     evaluation: Augmentation = EVALUATION
+    share_labels: bool = False
 
     def __call__(
         self,
@@ -149,7 +153,8 @@ class TrainingPipeline:
             if policy is not None:
                 image = policy(image, policy_seed)
             image = tf.ensure_shape(to_channels(image, channels), (size, size, channels))
-            decoded = (image, valid, encode_label(example["label"], info), batch_seed)
+            label = encode_label(example["label"], info, self.share_labels)
+            decoded = (image, valid, label, batch_seed)
             return (*decoded, example["name"]) if self._names_travel else decoded
 
         return decode
@@ -241,10 +246,18 @@ class TrainingPipeline:
             images, labels = mix(tf.cast(images, tf.float32), labels, seeds[0])
             batch: tuple[tf.Tensor, ...] = (images, labels)
             if weights is not None:
-                batch = (*batch, tf.linalg.matvec(labels, weights))
+                batch = (*batch, self._example_weights(labels, weights))
             return (tf.boolean_mask(names[0], ~valid), batch) if names else batch
 
         return finish
+
+    def _example_weights(self, labels: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
+        """Weights (batch,) of examples with labels (batch, classes), mixed or not."""
+        weights = tf.linalg.matvec(labels, class_weights)
+        if not self.source.info.multi_label:
+            return weights
+        total = tf.reduce_sum(labels, axis=-1)
+        return tf.where(total > 0, tf.math.divide_no_nan(weights, total), 1.0)
 
 
 def share_of(source: Source, input_context: tf.distribute.InputContext) -> Source:
@@ -270,6 +283,7 @@ def evaluation_dataset(
     crop_padding: int = 32,
     interpolation: Literal["bilinear", "bicubic"] = "bicubic",
     channels: int | None = None,
+    share_labels: bool = False,
 ) -> tf.data.Dataset:
     """One pass over a source in order, without augmentation.
 
@@ -282,6 +296,7 @@ def evaluation_dataset(
       crop_padding: see `Preprocessing`.
       interpolation: of resizing.
       channels: of the images handed out; None for the source's.
+      share_labels: see `TrainingPipeline`.
 
     Returns:
       Batches (images, labels) as `TrainingPipeline`'s, the last one shorter. Undecodable
@@ -302,7 +317,7 @@ def evaluation_dataset(
             resize_only=crop == "none",
         )
         image = tf.ensure_shape(to_channels(image, channels), (image_size, image_size, channels))
-        return image, encode_label(example["label"], info), valid
+        return image, encode_label(example["label"], info, share_labels), valid
 
     examples = source.epoch(0, seed=0, start=0, shuffle=False)
     decoded = examples.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
@@ -314,13 +329,18 @@ def evaluation_dataset(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def encode_label(label: tf.Tensor, info: Any) -> tf.Tensor:
-    """Class id (or vector of class ids) to a one-hot (multi-hot) vector of float32."""
+def encode_label(label: tf.Tensor, info: Any, share: bool = False) -> tf.Tensor:
+    """Class id (or vector of class ids) to a one-hot (multi-hot) vector of float32.
+
+    With `share` a multi-hot vector is divided by its sum. That comes before images are mixed:
+    each then has its share of the mixture, however many labels it brings.
+    """
     one_hot = tf.one_hot(label, info.num_classes, dtype=tf.float32)
     if not info.multi_label:
         return one_hot
     # An image may have no label at all: the maximum over nothing is no zero.
-    return tf.maximum(tf.reduce_max(one_hot, axis=0), 0.0)
+    multi_hot = tf.maximum(tf.reduce_max(one_hot, axis=0), 0.0)
+    return tf.math.divide_no_nan(multi_hot, tf.reduce_sum(multi_hot)) if share else multi_hot
 
 
 def _policy(augmentation: Augmentation, magnitude: float | None) -> Callable | None:

@@ -257,7 +257,7 @@ def _geometry(layer: Any) -> tuple[Sides | None, Sides | None]:
         return (1, 1), (1, 1)
     if isinstance(layer, ResidualBlock):
         return _pair(layer.kernel_size), _pair(layer.stride)
-    if hasattr(layer, "kernel_size"):
+    if hasattr(layer, "kernel_size") and len(layer.kernel_size) == 2:
         return _pair(layer.kernel_size), _pair(layer.strides)
     return None, None
 

@@ -95,7 +95,7 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         if not np.issubdtype(sample.dtype, np.floating) or sample.size == 0:
             return
         largest = float(sample.max())
-        if largest == 0:  # says nothing
+        if largest == 0 or np.isnan(largest):  # says nothing
             return
         self._range_checked = True
         if 0 < largest <= 1 and sample.min() >= 0:

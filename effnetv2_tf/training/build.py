@@ -124,7 +124,7 @@ def build_optimizer(
         raise UsageError(f"optimizer.options: {error}") from error
     if section.decays_weights and hasattr(optimizer, "exclude_from_weight_decay"):
         optimizer.exclude_from_weight_decay(
-            [weight for weight in model.trainable_variables if len(weight.shape) < 2]
+            [weight for weight in model.trainable_variables if not optimizers.is_kernel(weight)]
         )
     return optimizer
 
@@ -241,7 +241,13 @@ def build_training_pipeline(recipe: Recipe, source: Source) -> TrainingPipeline:
             crop_padding=evaluation.crop_padding,
             interpolation=evaluation.interpolation,
         ),
+        share_labels=_labels_are_shared(recipe, source),
     )
+
+
+def _labels_are_shared(recipe: Recipe, source: Source) -> bool:
+    """Whether an image's labels share a sum of 1, for a distribution over the classes."""
+    return source.info.multi_label and recipe.training.loss == "softmax"
 
 
 def batch_sizes(recipe: Recipe) -> dict[str, list[int]]:
@@ -277,6 +283,7 @@ def build_evaluation_dataset(
         crop_padding=preprocessing.crop_padding,
         interpolation=preprocessing.interpolation,
         channels=recipe.data.channels,
+        share_labels=_labels_are_shared(recipe, source),
     )
 
 

@@ -23,9 +23,10 @@ class DropRates:
     """The drop rates of a model, found once and set as often as needed.
 
     This package's layers hold their rate in a variable: the next step has it. Keras's own
-    `Dropout` has it written into the traced graph: the setters then say that a new trace is
-    needed. A Keras `Dropout` whose mask is one number for a sample (`noise_shape` of ones
-    after the batch, as in `keras.applications`) counts as drop path.
+    `Dropout` (and what is derived from it, `SpatialDropout2D` too) has it written into the traced
+    graph: the setters then say that a new trace is needed. A Keras `Dropout` whose mask is one
+    number for a sample (`noise_shape` of ones after the batch, as in `keras.applications`) counts
+    as drop path.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -33,7 +34,7 @@ class DropRates:
         self._dropouts = [layer for layer in layers if isinstance(layer, Dropout)]
         self._blocks = [layer for layer in layers if isinstance(layer, ResidualBlock)]
         self._cells = [layer for layer in layers if isinstance(layer, NASNetCell)]
-        keras_dropouts = [layer for layer in layers if type(layer) is keras.layers.Dropout]
+        keras_dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
         self._keras_drop_paths = [d for d in keras_dropouts if _drops_samples(d)]
         self._keras_dropouts = [d for d in keras_dropouts if not _drops_samples(d)]
         _note_shares(self._keras_drop_paths)
@@ -63,8 +64,9 @@ class DropRates:
         """Sets every dropout layer's rate; returns whether the model must be traced anew."""
         if not (self._dropouts or self._keras_dropouts):
             raise ValueError(
-                "The schedule moves `dropout_rate`, but the model has no dropout layer: add "
-                "one, or take `dropout_rate` out of the schedule."
+                "The schedule moves `dropout_rate`, but the model has no dropout layer (Keras's "
+                "Dropout or one derived from it): add one, or take `dropout_rate` out of the "
+                "schedule."
             )
         for layer in self._dropouts:
             layer.rate = rate

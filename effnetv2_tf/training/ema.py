@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf.keras_compat import (
@@ -46,7 +47,8 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
       every: `"step"` or `"epoch"`.
       swap_on_epoch: whether the model has the averages for weights at the end of an epoch, for the
         callbacks listed after this one, and after `fit`, as with Keras's `SwapEMAWeights`.
-        `named_variables` are the raw weights then.
+        `named_variables` are the raw weights then. A further `fit` goes on with the raw weights;
+        if others were restored or loaded meanwhile, with those.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self.averages: list[tf.Variable] = []
         self._applied = False
         self._applied_for_test = False
+        self._shown: np.ndarray | None = None  # a fingerprint of what `fit` left in the model
 
     def build(self, model: keras.Model) -> None:
         """Creates the averages as copies of the weights, once.
@@ -120,6 +123,9 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self._begins = not self.averages
         self.build(self.model)
         self._follow(self.model.optimizer)
+        if self._applied and self._shown is not None and np.any(self._shown != self._fingerprint()):
+            # Other weights have taken the averages' place: those of another epoch, or loaded ones.
+            self._applied, self._begins = False, True
         self.restore_raw()
         self._epoch = None
 
@@ -141,6 +147,15 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Any = None) -> None:
         self._epoch = None
+        self._shown = self._fingerprint() if self._applied else None
+
+    @tf.function
+    def _sums(self) -> tf.Tensor:
+        return tf.stack([tf.reduce_sum(tf.cast(weight, tf.float64)) for weight in self._weights])
+
+    def _fingerprint(self) -> np.ndarray:
+        """What tells whether the model's weights were changed."""
+        return self._sums().numpy()
 
     def on_test_begin(self, logs: Any = None) -> None:
         if self.averages and not self._applied:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -54,8 +55,11 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ign
             raise ValueError(
                 f"`decay` must be 'exponential', 'cosine' or 'constant'. Received: decay={decay!r}."
             )
-        if not stages:
-            raise ValueError("`stages` is empty: expected (steps, steps_per_epoch, batch_size).")
+        if not stages or not all(len(stage) == 3 for stage in map(_as_tuple, stages)):
+            raise ValueError(
+                "`stages` must hold (steps, steps_per_epoch, batch_size) of each stage. "
+                f"Received: {stages!r}."
+            )
         if warmup_epochs < 0:
             raise ValueError(f"`warmup_epochs` must be >= 0. Received: {warmup_epochs}.")
         if not decay_epochs > 0:
@@ -128,6 +132,10 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ign
             "staircase": self.staircase,
             "final_share": self.final_share,
         }
+
+
+def _as_tuple(stage: Any) -> tuple:
+    return tuple(stage) if isinstance(stage, Sequence) else (stage,)
 
 
 @keras_compat.register_serializable("effnetv2_tf")

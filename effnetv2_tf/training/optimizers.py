@@ -9,6 +9,7 @@ operation (sparse gradients, centred RMSProp, AMSGrad) they do what Keras does.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,14 +20,16 @@ from effnetv2_tf import keras_compat
 from effnetv2_tf.keras_compat import optimizer_slot, tf_variable
 from effnetv2_tf.models.layers.proxy_norm import PROXY_BETA, PROXY_GAMMA
 
+_NO_KERNELS = ("bias", "beta", "gamma")  # also of rank 2, as in keras.layers.MultiHeadAttention
+
 
 class CoupledL2:
     """Adds `l2 * weight` to the gradients of kernels before the optimizer sees them.
 
     That is L2 regularisation of `l2 / 2 * sum(weight**2)` as the EfficientNet reference
     has it (inside RMSProp's averages), without the loss showing it. Kernels are the
-    variables of rank 2 and more; biases and normalisation parameters are left alone, but
-    for the two of a proxy (arXiv 2106.03743), see `layers.ProxyNorm`.
+    variables of rank 2 and more; biases and normalisation parameters (`bias`, `beta`, `gamma`)
+    are left alone, but for the two of a proxy (arXiv 2106.03743), see `layers.ProxyNorm`.
 
     Args:
       l2: coefficient; the papers' "weight decay 1e-5".
@@ -116,9 +119,15 @@ def _add_l2(gradient: Any, variable: Any, l2: float) -> Any:
     return gradient + l2 * tf.cast(tf_variable(variable), gradient.dtype)
 
 
+def is_kernel(variable: Any) -> bool:
+    """Whether a variable is a kernel: of rank 2 and more, and neither a bias nor of a norm."""
+    name = keras_compat.variable_path(variable).rpartition("/")[2]
+    return len(variable.shape) >= 2 and name not in _NO_KERNELS
+
+
 def _is_decayed(variable: Any) -> bool:
     name = keras_compat.variable_path(variable).rpartition("/")[2]
-    return len(variable.shape) >= 2 or name in (PROXY_GAMMA, PROXY_BETA)
+    return is_kernel(variable) or name in (PROXY_GAMMA, PROXY_BETA)
 
 
 class _SharedConstants:
@@ -149,6 +158,18 @@ class _OneOpUpdate(CoupledL2):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.learning_rate_factors = dict(learning_rate_factors or {})
+
+    def build(self, variables: list) -> None:
+        super().build(variables)  # type: ignore[misc]
+        paths = [keras_compat.variable_path(variable) for variable in variables]
+        for prefix in self.learning_rate_factors:
+            if not any(path.startswith(prefix) for path in paths):
+                warnings.warn(
+                    f"{type(self).__name__}: no variable begins with {prefix!r}, a key of "
+                    f"`learning_rate_factors`; the first is {next(iter(paths), None)!r}.",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
         self._constants: _SharedConstants | None = _SharedConstants()

@@ -6,6 +6,7 @@ EfficientNetV2 (arXiv 2104.00298), section 4.
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -100,7 +101,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             keras_compat.skip_symbolic_build(model)
         stage = self.schedule.stages[0]
         steps = self.schedule.most_steps_per_epoch
-        example = tf.nest.map_structure(_zeros_like_example, self._element_spec(stage))
+        example = tf.nest.map_structure(_unusable_example, self._element_spec(stage))
         examples = tf.data.Dataset.from_tensors(example).repeat(steps * stage.batch_size)
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -209,10 +210,12 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         if self._takes_input_context:
             options["input_context"] = input_context
         if self._takes_start_step:
-            dataset = self.make_dataset(stage, start_step=self.next_step, **options).repeat()
-        else:
-            steps_made = self.next_step - stage.first_step
-            dataset = self.make_dataset(stage, **options).repeat().skip(steps_made)
+            options["start_step"] = self.next_step
+        dataset = self.make_dataset(stage, **options)
+        _check_batches(dataset.element_spec, stage, shared=input_context is not None)
+        dataset = dataset.repeat()
+        if not self._takes_start_step:
+            dataset = dataset.skip(self.next_step - stage.first_step)
         if self._sizes_are_dynamic():
             dataset = dataset.map(forget_sides)
         if isinstance(self.model, EfficientNet):
@@ -247,7 +250,13 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
                 self._check_weights(iterator)
             if self.next_step >= self.epoch_end_step:
                 return self._logs or self._with_stage(self.model.get_metrics_result())
-            logs = run_steps(self._iterator)
+            try:
+                logs = run_steps(self._iterator)
+            except (StopIteration, tf.errors.OutOfRangeError) as error:
+                raise ValueError(
+                    f"ProgressiveLearning: `make_dataset` gave no batch for step {self.next_step} "
+                    f"of the run, in stage {self.stage.index if self.stage else 0}."
+                ) from error
             self.next_step += steps
             self._logs = self._with_stage(logs)
             return self._logs
@@ -319,13 +328,38 @@ def forget_sides(images: Any, *rest: Any) -> Any:
     return (images, *rest) if rest else images
 
 
-def _zeros_like_example(spec: tf.TensorSpec) -> tf.Tensor:
+def _unusable_example(spec: tf.TensorSpec) -> tf.Tensor:
+    """An example that shows, where it can, that the callback was forgotten: it is none."""
     if spec.shape.rank is None:
         raise ValueError(
             "ProgressiveLearning: `make_dataset` gives tensors of unknown rank. State their shape "
             "with `tf.ensure_shape`, e.g. (None, None, None, 3) for images."
         )
-    return tf.zeros([1 if side is None else side for side in spec.shape[1:]], spec.dtype)
+    value = math.nan if spec.dtype.is_floating else 0
+    shape = [1 if side is None else side for side in spec.shape[1:]]
+    return tf.cast(tf.fill(shape, value), spec.dtype)
+
+
+def _check_batches(element_spec: Any, stage: Stage, shared: bool) -> None:
+    """Warns if a stage's batches are typed as others than it asks for.
+
+    Args:
+      element_spec: of the batches.
+      stage: whose they are.
+      shared: whether they are one machine's share.
+    """
+    shape = tf.nest.flatten(element_spec)[0].shape
+    if shape.rank != 4:
+        return
+    expected = (None if shared else stage.batch_size, stage.image_size, stage.image_size)
+    if any(None not in pair and pair[0] != pair[1] for pair in zip(shape, expected, strict=False)):
+        warnings.warn(
+            f"ProgressiveLearning: stage {stage.index} is of batches of {stage.batch_size} images "
+            f"of {stage.image_size} pixels, but `make_dataset` gives {tuple(shape)}. The logs and "
+            "the learning rate go by the stage.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _check_model(model: keras.Model, schedule: StageSchedule) -> None:

@@ -87,7 +87,8 @@ class OptimizerSection(Section):
     @property
     def decays_weights(self) -> bool:
         """Whether the optimizer has a weight decay of its own."""
-        return self.name.lower() == "adamw" or bool(self.weight_decay)
+        given = self.weight_decay or self.options.get("weight_decay")
+        return self.name.lower() == "adamw" or bool(given)
 
 
 class LearningRateSection(Section):

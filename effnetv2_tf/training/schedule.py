@@ -6,6 +6,7 @@ stages; from stage to stage the image size grows and, with it, the regularisatio
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,6 +15,7 @@ from typing import Literal
 
 Interpolation = Literal["paper", "reference"]
 MIN_IMAGE_SIZE = 8
+_BELOW = {"dropout_rate": 1, "drop_path_rate": 1}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Regularization:
     drop_path_rate: float | None = None
     crop_area_min: float | None = None
     crop_area_max: float | None = None
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            below = _BELOW.get(f.name, math.inf)
+            if value is not None and not 0 <= value < below:
+                limit = "" if below == math.inf else f" and below {below:g}"
+                raise ValueError(
+                    f"Regularization: `{f.name}` must be at least 0{limit}. Received: {value}."
+                )
 
     def interpolate(self, end: Regularization, share: float) -> Regularization:
         """`self + (end - self) * share` for every quantity that both name."""
@@ -216,6 +228,9 @@ class StageSchedule:
         Raises:
           ValueError: naming the argument that cannot be.
         """
+        for name, value in (("epochs", epochs), ("num_examples", num_examples)):
+            if not isinstance(value, numbers.Integral):
+                raise ValueError(f"`{name}` must be a whole number. Received: {value!r}.")
         lengths = _epochs_per_stage(epochs, num_stages, epochs_per_stage)
         sizes = _image_sizes(image_size, num_stages, interpolation, size_multiple, image_sizes)
         batches = _batch_sizes(batch_size, num_stages, num_examples)

@@ -49,7 +49,7 @@ from effnetv2_tf.training.state import TrainingState
 from effnetv2_tf.training.strategies import is_tpu
 
 # Keys that a resumed run may change: they do not alter what is computed.
-_FREE_KEYS = ("checkpoints", "name", "data.service")
+_FREE_KEYS = ("checkpoints", "name", "data.service", "data.max_bad_share")
 
 
 class Trainer:

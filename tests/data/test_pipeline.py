@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from effnetv2_tf.data import small_images
 from effnetv2_tf.data.pipeline import Augmentation, TrainingPipeline, evaluation_dataset
-from effnetv2_tf.data.sources import ArraySource, ImageFolderSource
+from effnetv2_tf.data.sources import ArraySource, ImageFolderSource, TFRecordSource
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
 
 COUNT, CLASSES = 22, 3
@@ -368,3 +368,55 @@ def test_other_crops_and_images_are_taken_singly(changed, side):
     source = ArraySource(np.zeros((2, 16, side, 1), np.uint8), [0, 1])
     augmentation = Augmentation(**changed)
     assert small_images.SmallImages.of(source, augmentation, 16) is None
+
+
+def _several_labels(tmp_path):
+    """Records of four classes with the labels 1; 1, 2 and 3; none; 0 and 3."""
+    picture = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy()
+    with tf.io.TFRecordWriter(str(tmp_path / "train-0")) as writer:
+        for labels in ([1], [1, 2, 3], [], [0, 3]):
+            feature = tf.train.Example()
+            feature.features.feature["image/encoded"].bytes_list.value.append(picture)
+            feature.features.feature["image/class/label"].int64_list.value.extend(labels)
+            writer.write(feature.SerializeToString())
+    return TFRecordSource(str(tmp_path), num_classes=4, label_offset=0, multi_label=True)
+
+
+def _one_batch(pipeline, **strengths):
+    strength = Regularization(**strengths)
+    schedule = StageSchedule.progressive(
+        epochs=1, num_examples=4, batch_size=4, image_size=(8, 8), num_stages=1, end=strength
+    )
+    return _take(pipeline(schedule.stages[0], 0), 1)[0]
+
+
+def test_weights_of_one_change_nothing_whatever_the_labels(tmp_path):
+    source = _several_labels(tmp_path)
+    for share in (False, True):
+        pipeline = TrainingPipeline(source, PLAIN, class_weights={0: 1.0}, share_labels=share)
+        np.testing.assert_allclose(_one_batch(pipeline)[2], 1, rtol=1e-6)
+
+
+def test_an_image_with_several_labels_has_the_mean_of_their_weights(tmp_path):
+    pipeline = TrainingPipeline(_several_labels(tmp_path), PLAIN, class_weights={1: 4.0, 3: 0.0})
+    _, labels, found = _one_batch(pipeline)
+    expected = {(0, 1, 0, 0): 4, (0, 1, 1, 1): 5 / 3, (0, 0, 0, 0): 1, (1, 0, 0, 1): 0.5}
+    for label, weight in zip(labels.astype(int), found, strict=True):
+        assert weight == pytest.approx(expected[tuple(label)])
+
+
+def test_labels_are_shared_before_images_are_mixed(tmp_path):
+    source = _several_labels(tmp_path)
+    plain = _one_batch(TrainingPipeline(source, PLAIN, share_labels=True))[1]
+    assert sorted(plain.sum(1)) == pytest.approx([0, 1, 1, 1])
+    _, mixed = _one_batch(TrainingPipeline(source, PLAIN, share_labels=True), mixup_alpha=1.0)
+    for own, partner, label in zip(plain, np.roll(plain, 1, axis=0), mixed, strict=True):
+        part = np.linalg.lstsq(np.stack([own, partner], 1), label, rcond=None)[0]
+        np.testing.assert_allclose(part[0] * own + part[1] * partner, label, atol=1e-5)
+        if own.any() and partner.any():
+            assert part.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_evaluation_shares_labels_too(tmp_path):
+    dataset = evaluation_dataset(_several_labels(tmp_path), 8, 4, share_labels=True)
+    np.testing.assert_allclose(_take(dataset, 1)[0][1][1], [0, 1 / 3, 1 / 3, 1 / 3], rtol=1e-6)

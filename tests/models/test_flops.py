@@ -294,3 +294,10 @@ def test_a_subclassed_model_is_refused():
 
     with pytest.raises(ValueError, match=r"expected one input \(batch, height, width, channels\)"):
         count_flops(Subclassed(name="mine"), 32)
+
+
+def test_a_convolution_in_one_dimension_is_refused():
+    layers = [keras.layers.Reshape((-1, 4)), keras.layers.Conv1D(6, 3)]
+    model = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Conv2D(4, 3), *layers])
+    with pytest.raises(ValueError, match="Conv1D"):
+        count_flops(model, (8, 6))

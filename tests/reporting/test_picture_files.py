@@ -1,5 +1,7 @@
 """Names of users' are shown as they are, whatever matplotlib would make of them."""
 
+import warnings
+
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,3 +25,12 @@ def test_names_are_no_formulas(name, tmp_path):
     assert tick._preprocess_math(tick.get_text()) == (shown, False)
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size[0] > 100
+
+
+def test_characters_that_no_font_has_are_drawn_without_a_word(tmp_path):
+    figure = Figure()
+    figure.text(0.1, 0.5, "\u732b \u72ac")  # cat and dog
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_figure(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 0

@@ -348,6 +348,24 @@ def test_early_stopping_restores_the_best_averages():
     assert model.evaluate(x, y, verbose=0) == pytest.approx(min(log), rel=1e-5)
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_further_fit_goes_on_with_the_raw_weights_or_with_what_was_loaded(changed):
+    model, (x, y) = _model(), _data()
+    ema = ExponentialMovingAverage(0.9, swap_on_epoch=True)
+    history = _History()
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[ema, history])
+    expected = history.weights[-1]
+    if changed:
+        expected = [weight + 0.5 for weight in model.get_weights()]
+        model.set_weights(expected)
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+    model.layers[1].trainable = False  # its statistics would move
+    model.fit(x, y, verbose=0, callbacks=[ema])
+    ema.restore_raw()
+    for value, weight in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(value, weight, atol=1e-6)
+
+
 def test_whole_numbers_are_copied():
     class Counting(keras.layers.Layer):
         def build(self, input_shape):

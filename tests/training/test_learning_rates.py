@@ -122,7 +122,8 @@ def test_one_schedule_after_another():
 @pytest.mark.parametrize(
     ("stages", "options", "message"),
     [
-        ([], {}, "`stages` is empty"),
+        ([], {}, r"`stages` must hold .* Received: \[\]"),
+        ((100, 10, 256), {}, r"`stages` must hold .* Received: \(100, 10, 256\)"),
         ([(10, 5, 64)], {"warmup_epochs": -1}, "`warmup_epochs` must be >= 0. Received: -1"),
         ([(10, 5, 64)], {"decay_epochs": 0}, "`decay_epochs` must be positive. Received: 0"),
     ],

@@ -288,3 +288,24 @@ def test_l2_where_the_gradients_are_summed_already(two_cpus):
             np.testing.assert_allclose(variable.numpy(), 0.5)
         """
     )
+
+
+def test_biases_of_rank_2_are_no_kernels():
+    inputs = keras.Input((6, 8))
+    model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4)(inputs, inputs))
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    before = model.get_weights()
+    zeros = [tf.zeros(variable.shape) for variable in model.trainable_variables]
+    SGD(1.0, l2=0.1).apply_gradients(list(zip(zeros, model.trainable_variables, strict=True)))
+    moved = [
+        variable_path(variable).rpartition("/")[2]
+        for variable, old in zip(model.trainable_variables, before, strict=True)
+        if (tf_variable(variable).numpy() != old).any()
+    ]
+    assert moved == ["kernel"] * 4
+
+
+def test_a_factor_of_no_variable_is_noted():
+    optimizer = SGD(0.1, learning_rate_factors={"stag1": 0.0})
+    with pytest.warns(UserWarning, match="no variable begins with 'stag1'"):
+        optimizer.build([Variable(np.ones((2, 2), "float32"))])

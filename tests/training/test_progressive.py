@@ -333,3 +333,25 @@ def test_accumulated_gradients(make_schedule, batches):
 def test_what_make_dataset_must_give(made, message, make_schedule):
     with pytest.raises((TypeError, ValueError), match=message):
         ProgressiveLearning(make_schedule(), made).fit_dataset()
+
+
+def test_without_the_callback_nothing_is_trained_quietly(plain_model, make_schedule, batches):
+    """The batches that count the steps are none: what is trained on them shows it."""
+    plain = plain_model()
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    log = plain.model.fit(progressive.fit_dataset(), epochs=1, verbose=0).history
+    assert np.isnan(log["loss"][0])
+
+
+def test_an_empty_stage_is_named(plain_model, make_schedule, batches):
+    progressive = ProgressiveLearning(make_schedule(), lambda stage: batches(stage).take(0))
+    with pytest.raises(ValueError, match=r"`make_dataset` gave no batch for step 0 .* stage 0"):
+        _fit(plain_model(), progressive)
+
+
+def test_batches_of_another_size_are_noted(plain_model, make_schedule):
+    def make_dataset(stage):
+        return tf.data.Dataset.from_tensors((tf.ones((4, 6, 6, 1)), tf.zeros((4, 1))))
+
+    with pytest.warns(UserWarning, match=r"stage 0 is of batches of 4 images of 8 pixels, but .*6"):
+        _fit(plain_model(), ProgressiveLearning(make_schedule(), make_dataset))

@@ -19,10 +19,18 @@ def _fit(model, schedule, make_dataset):
     )
 
 
+class _Derived(keras.layers.Dropout):
+    """As people derive their own, and Keras `SpatialDropout2D`."""
+
+
 @pytest.mark.parametrize(
     ("layer", "traces"),
-    [(lambda: Dropout(0.5, seed=3), 1), (lambda: keras.layers.Dropout(0.5, seed=3), 2)],
-    ids=["ours", "keras"],
+    [
+        (lambda: Dropout(0.5, seed=3), 1),
+        (lambda: keras.layers.Dropout(0.5, seed=3), 2),
+        (lambda: _Derived(0.5, seed=3), 2),
+    ],
+    ids=["ours", "keras", "derived"],
 )
 def test_the_rate_in_force_is_the_stages(layer, traces, plain_model, make_schedule, batches, ends):
     plain = plain_model(layer())

@@ -305,6 +305,7 @@ def test_the_best_loss_is_the_smallest(tmp_path, overrides, mode):
         ("name=Nadam", 1e-5, False),
         ("name=adamw", 0.0, True),
         ("name=Lion, weight_decay: 0.1", 0.0, True),
+        ("name=rmsprop, options: {weight_decay: 0.1}", 0.0, True),
         ("name=adamw, l2: 0.25", 0.25, True),
     ],
 )

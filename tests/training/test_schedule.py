@@ -75,12 +75,10 @@ def test_the_references_regularisation_is_the_papers():
 
 
 def test_interpolate_takes_the_only_number_there_is():
-    middle = Regularization(mixup_alpha=0.4, dropout_rate=0.1).interpolate(
-        Regularization(cutmix_alpha=0.6, dropout_rate=0.3), 0.5
+    middle = Regularization(mixup_alpha=0.4, dropout_rate=0.125).interpolate(
+        Regularization(cutmix_alpha=0.6, dropout_rate=0.375), 0.5
     )
-    assert middle == Regularization(
-        mixup_alpha=0.4, cutmix_alpha=0.6, dropout_rate=pytest.approx(0.2)
-    )
+    assert middle == Regularization(mixup_alpha=0.4, cutmix_alpha=0.6, dropout_rate=0.25)
 
 
 def test_one_stage_is_the_end():
@@ -234,3 +232,17 @@ def test_stages_by_hand_follow_each_other():
 def test_numbers_of_another_kind(arguments, message):
     with pytest.raises(ValueError, match=message):
         _schedule(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("dropout_rate", -0.5), ("drop_path_rate", 1.5), ("mixup_alpha", -1)]
+)
+def test_a_strength_that_cannot_be(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 0.* Received: {value}"):
+        Regularization(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["epochs", "num_examples"])
+def test_counts_are_whole_numbers(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number. Received: 64.0"):
+        _schedule(**{name: 64.0})

@@ -30,7 +30,13 @@ from effnetv2_tf.data.sources.image_listing import (
 from effnetv2_tf.data.sources.validity import find_fault
 
 SUBSETS = ("train", "validation")
-SPLIT_FOLDERS = {"val": "validation", "validation": "validation", "test": "test"}
+SPLIT_FOLDERS = {  # names of folders, in any case of letters
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+VALIDATION_SHARE, SPLIT_SEED = 0.1, 0  # where none are given
+_SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 SCAN_THREADS = 16  # the scan waits for the disk or the network, not for the processor
 
 
@@ -112,16 +118,18 @@ class ImageFolderSource(IndexedSource):
         csv: str | Path | None = None,
         class_names: Sequence[str] | None = None,
         channels: int = 3,
-        validation_share: float = 0.1,
-        split_seed: int = 0,
+        validation_share: float | None = None,
+        split_seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
         max_bad_share: float = 0.01,
     ) -> dict[str, ImageFolderSource]:
         """All splits of a data set by name; the arguments are those of the class.
 
-        If `directory` has a sub-folder train/ and any of test/, val/, validation/, those are the
-        splits "train", "test" and "validation", with the classes of train/. If not, "train" and
-        "validation" are parts of the whole, or "train" is all of it if `validation_share` is 0.
+        If `directory` has a sub-folder train/ and any of test/ and validation/ (or val/, valid/,
+        dev/), those are the splits "train", "test" and "validation", with the classes of train/;
+        a `validation_share` or `split_seed` then divides train/, if there is no validation/. If
+        not, "train" and "validation" are parts of the whole, or "train" is all of it if
+        `validation_share` is 0. The share is 0.1 and the seed 0 by default.
         """
         plans = _plan_splits(directory, csv, class_names, validation_share, split_seed)
         common: dict[str, Any] = {
@@ -139,8 +147,8 @@ def open_image_folder(
     csv: str | Path | None = None,
     class_names: Sequence[str] | None = None,
     channels: int = 3,
-    validation_share: float = 0.1,
-    split_seed: int = 0,
+    validation_share: float | None = None,
+    split_seed: int | None = None,
     shard: tuple[int, int] = (0, 1),
     max_bad_share: float = 0.01,
 ) -> ImageFolderSource:
@@ -157,8 +165,8 @@ def image_folder_splits(
     *,
     csv: str | Path | None = None,
     class_names: Sequence[str] | None = None,
-    validation_share: float = 0.1,
-    split_seed: int = 0,
+    validation_share: float | None = None,
+    split_seed: int | None = None,
     **others: Any,
 ) -> tuple[str, ...]:
     """Names of the splits for these options of `open_image_folder`."""
@@ -169,32 +177,61 @@ def _plan_splits(
     directory: str | Path | None,
     csv: str | Path | None,
     class_names: Sequence[str] | None,
-    validation_share: float,
-    split_seed: int,
+    validation_share: float | None,
+    split_seed: int | None,
 ) -> dict[str, dict[str, Any]]:
     """Arguments of `ImageFolderSource` for each split."""
+    whole: dict[str, Any] = {"directory": directory, "csv": csv, "class_names": class_names}
+    plans = {}
     if directory is not None and csv is None:
         folders = _split_folders(Path(directory))
         if folders:
             names = class_names or list_class_names(folders["train"])
-            return {s: {"directory": f, "class_names": names} for s, f in folders.items()}
-    whole = {"directory": directory, "csv": csv, "class_names": class_names}
-    if validation_share == 0:
-        return {"train": whole}
-    parts = {"validation_share": validation_share, "split_seed": split_seed}
-    return {subset: {**whole, **parts, "subset": subset} for subset in SUBSETS}
+            plans = {s: {"directory": f, "class_names": names} for s, f in folders.items()}
+            if validation_share is None and split_seed is None:
+                return plans
+            _check_undivided(folders)
+            whole = plans["train"]
+    share = VALIDATION_SHARE if validation_share is None else validation_share
+    if share == 0:
+        return {**plans, "train": whole}
+    parts = {
+        "validation_share": share,
+        "split_seed": SPLIT_SEED if split_seed is None else split_seed,
+    }
+    return {**plans, **{subset: {**whole, **parts, "subset": subset} for subset in SUBSETS}}
 
 
 def _split_folders(directory: Path) -> dict[str, Path]:
     """Folders of the splits, or nothing if `directory` is not divided into train and others."""
-    others = {
-        split: directory / folder
-        for folder, split in SPLIT_FOLDERS.items()
-        if (directory / folder).is_dir()
-    }
-    if not others or not (directory / "train").is_dir():
+    found: dict[str, Path] = {}
+    for folder in sorted(directory.iterdir()) if directory.is_dir() else []:
+        split = _SPLIT_OF.get(folder.name.lower())
+        if split is None or not folder.is_dir():
+            continue
+        if split in found:
+            raise DataError(
+                f"two folders for {split}",
+                expected="one",
+                received=f"{found[split].name} and {folder.name}",
+                path=directory,
+                suggestion="rename or move one of them",
+            )
+        found[split] = folder
+    if "train" not in found or len(found) < 2:
         return {}
-    return {"train": directory / "train", **others}
+    return {split: found[split] for split in SPLIT_FOLDERS if split in found}
+
+
+def _check_undivided(folders: dict[str, Path]) -> None:
+    if "validation" in folders:
+        raise DataError(
+            "validation_share and split_seed have no effect",
+            expected="none of them beside a folder for validation",
+            received=f"the folder {folders['validation'].name}",
+            path=folders["validation"].parent,
+            suggestion="leave them out, or move the folder away",
+        )
 
 
 def _list(

@@ -272,7 +272,9 @@ def _header_columns(header: list[str], path: Path) -> tuple[int, int]:
 
 def _sorted_labels(labels: Iterable[str]) -> list[str]:
     different = set(labels)
-    return sorted(different, key=int) if all(map(_is_number, different)) else sorted(different)
+    if all(map(_is_number, different)):
+        return sorted(different, key=lambda label: (int(label), label))  # 1 and 01 are two
+    return sorted(different)
 
 
 def _is_number(label: str) -> bool:

@@ -209,7 +209,9 @@ def read_class_names(
 def _count(paths: Sequence[str], bad_records: BadRecords) -> tuple[list[RecordFile], int]:
     """The readable parts of the files and their number of records; notes cut-off files."""
     parts, total = [], 0
-    for scan in scan_files(paths):
+    scans = scan_files(paths)
+    fault = scans[0].fault
+    for scan in scans:
         if scan.fault:
             bad_records.add(f"{scan.path}#{scan.complete_records}", scan.fault)
         if scan.complete_records:
@@ -219,7 +221,7 @@ def _count(paths: Sequence[str], bad_records: BadRecords) -> tuple[list[RecordFi
         raise DataError(
             "no complete record",
             expected="TFRecord files",
-            received=f"{len(paths)} files that are empty or of another format",
+            received=f"{len(paths)} files, the first {fault or 'empty'}",
             path=paths[0],
         )
     return parts, total

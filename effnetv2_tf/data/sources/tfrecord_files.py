@@ -17,6 +17,7 @@ from effnetv2_tf.errors import nearest, operation_fault
 SCAN_THREADS = 16
 RECORD_HEADER_BYTES = 12  # length: uint64 little-endian, and its checksum: uint32
 RECORD_FOOTER_BYTES = 4  # checksum of the data: uint32
+_GZIP_START = b"\x1f\x8b"
 RECORDS_TRIED = 10  # how many records may be unparsable before a file counts as not ours
 
 
@@ -36,28 +37,43 @@ def find_files(files: str | Sequence[str], split: str) -> list[str]:
         files: a pattern such as "/data/imagenet/{split}-*", where {split} is replaced; or a folder,
             of which files with names that begin with the split are taken; or a list of these.
             Anything that tf.io.gfile can list.
-        split: name of the split.
+        split: name of the split; files of "validation" may also be called val or valid.
 
     Raises:
         DataError: if a pattern or folder matches nothing.
     """
     patterns = [files] if isinstance(files, str) else list(files)
     found: set[str] = set()
-    for pattern in patterns:
-        pattern = str(pattern).replace("{split}", split)
-        if tf.io.gfile.isdir(pattern):
-            pattern = f"{pattern.rstrip('/')}/{split}*"
-        matches = [path for path in tf.io.gfile.glob(pattern) if not tf.io.gfile.isdir(path)]
+    for pattern in map(str, patterns):
+        matches = next(filter(None, (_matches(pattern, name) for name in _spellings(split))), [])
         if not matches:
+            tried = _pattern_of(pattern, split)
             raise DataError(
                 "no TFRecord files",
                 expected=f"files of split {split!r}",
-                received=_what_is_beside(pattern),
-                path=pattern,
+                received=_what_is_beside(tried),
+                path=tried,
                 suggestion='files is a folder or a pattern such as "/data/imagenet/{split}-*"',
             )
         found.update(matches)
     return sorted(found)
+
+
+def _spellings(split: str) -> tuple[str, ...]:
+    """How files call a split, its own name first."""
+    return (split, "val", "valid") if split == "validation" else (split,)
+
+
+def _pattern_of(pattern: str, name: str) -> str:
+    pattern = pattern.replace("{split}", name)
+    if not tf.io.gfile.isdir(pattern):
+        return pattern
+    return f"{pattern.rstrip('/')}/{name}*"
+
+
+def _matches(pattern: str, name: str) -> list[str]:
+    paths = tf.io.gfile.glob(_pattern_of(pattern, name))
+    return [path for path in paths if not tf.io.gfile.isdir(path)]
 
 
 def scan_files(paths: Sequence[str]) -> list[FileScan]:
@@ -139,12 +155,16 @@ def _scan_file(path: str) -> FileScan:
                 break
             position = end
             records += 1
+        file.seek(0)
+        is_compressed = file.read(len(_GZIP_START)) == _GZIP_START
     if position == length:
         return FileScan(path, records, None)
-    kind = (
-        f"truncated after record {records - 1}" if records else "truncated, or not a TFRecord file"
+    if records:
+        return FileScan(path, records, f"truncated after record {records - 1}")
+    fault = (
+        "compressed with gzip; unpack it" if is_compressed else "truncated, or not a TFRecord file"
     )
-    return FileScan(path, records, kind)
+    return FileScan(path, records, fault)
 
 
 def _what_is_beside(pattern: str) -> str:

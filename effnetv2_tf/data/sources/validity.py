@@ -120,7 +120,7 @@ def find_fault(path: Path) -> str | None:
 
 def _jpeg_fault(file: BinaryIO, tail: bytes) -> str | None:
     if JPEG_END not in tail:
-        return "truncated JPEG, no end-of-image marker"
+        return f"truncated JPEG: no end-of-image marker in the last {TAIL_BYTES} bytes"
     return None if _has_frame_header(file) else "broken image: it cannot be decoded"
 
 

@@ -67,6 +67,11 @@ class BatchNorm(keras_compat.Layer):
                 f"BatchNorm {self.name!r}: expected images (batch, height, width, channels). "
                 f"Received: inputs of shape {tuple(input_shape)}."
             )
+        if self.compute_dtype == "float64":
+            raise ValueError(
+                f"BatchNorm {self.name!r}: expected float32, or a half precision, for which there "
+                "is a fused operation. Received: dtype float64."
+            )
         shape = (input_shape[-1],)
         self.gamma = self.add_float32_weight("gamma", shape=shape, initializer="ones")
         self.beta = self.add_float32_weight("beta", shape=shape, initializer="zeros")

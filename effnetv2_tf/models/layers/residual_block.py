@@ -207,6 +207,8 @@ class ResidualBlock(keras_compat.Layer):
         for layer in self.branch():
             keras_compat.build_within(layer, shape)
             shape = tuple(layer.compute_output_shape(shape))
+        if self.drop_path is not None:
+            self.drop_path.build(shape)
         self.built = True
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -57,6 +57,9 @@ class RandomDrop(keras_compat.Layer):
         self.seed = seed
         self.random_seeds = keras_compat.RandomSeeds(keras_compat.draw_seed(seed))
 
+    def build(self, input_shape: Any) -> None:
+        self.built = True  # also where only the layer around it is built
+
     @property
     def rate(self) -> float:
         """The rate in force; assign to change it for the next step on."""

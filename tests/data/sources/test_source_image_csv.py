@@ -62,6 +62,11 @@ def test_negative_numbers_are_sorted_as_numbers(folder):
     assert source.info.class_names == ("-10", "-2", "10")
 
 
+def test_two_spellings_of_a_number_have_one_order(folder):
+    source = ImageFolderSource(csv=_csv(folder, "0.png,1\n1.png,01\n2.png,0\n"))
+    assert source.info.class_names == ("0", "01", "1")
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_file_that_is_listed_twice_is_in_one_part(folder, seed):
     rows = [f"{i}.png,{'ab'[i % 2]}\n" for i in range(4)]

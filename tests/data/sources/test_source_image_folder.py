@@ -74,7 +74,7 @@ def test_bad_files_are_left_out_counted_and_named(tmp_path):
     assert source.bad_records.count == 4
     assert source.bad_records.total_examples == 14
     assert source.bad_records.reports() == (
-        f"{tmp_path}/a/cut.jpg (truncated JPEG, no end-of-image marker)",
+        f"{tmp_path}/a/cut.jpg (truncated JPEG: no end-of-image marker in the last 1024 bytes)",
         f"{tmp_path}/a/text.jpg (not an image: no JPEG, PNG, GIF or BMP signature)",
         f"{tmp_path}/b/new.webp (unsupported extension '.webp', expected one of .jpg, .jpeg, "
         ".png, .bmp, .gif)",
@@ -216,3 +216,49 @@ def test_unknown_split(tmp_path):
     _fill(tmp_path, {"a": 3, "b": 3})
     with pytest.raises(DataError, match="unknown split: expected one of train, validation"):
         open_source("image_folder", "test", directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("Train", "Test"), {"train", "test"}),
+        (("train", "valid"), {"train", "validation"}),
+        (("training", "dev", "testing"), {"train", "validation", "test"}),
+    ],
+)
+def test_splits_by_the_names_that_people_give_them(tmp_path, folders, splits):
+    for folder in folders:
+        _fill(tmp_path / folder, {"cat": 2, "dog": 2})
+    found = ImageFolderSource.splits(tmp_path)
+    assert found.keys() == splits
+    assert all(source.info.class_names == ("cat", "dog") for source in found.values())
+
+
+def test_a_class_of_trains_is_a_class(tmp_path):
+    _fill(tmp_path, {"bus": 10, "train": 10})
+    assert ImageFolderSource(tmp_path).info.class_names == ("bus", "train")
+    assert ImageFolderSource.splits(tmp_path)["train"].info.class_names == ("bus", "train")
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    for folder in ("train", "val", "validation"):
+        _fill(tmp_path / folder, {"cat": 2, "dog": 2})
+    with pytest.raises(DataError, match="two folders for validation: .*val and validation"):
+        ImageFolderSource.splits(tmp_path)
+
+
+def test_a_share_divides_the_training_folder_beside_a_test_folder(tmp_path):
+    for folder in ("train", "test"):
+        _fill(tmp_path / folder, {"cat": 4, "dog": 4})
+    found = ImageFolderSource.splits(tmp_path, validation_share=0.25)
+    sizes = {split: source.info.num_examples for split, source in found.items()}
+    assert sizes == {"train": 6, "validation": 2, "test": 8}
+    assert not _names(found["train"]) & _names(found["validation"])
+
+
+@pytest.mark.parametrize("option", [{"validation_share": 0.5}, {"split_seed": 3}])
+def test_a_share_beside_a_folder_for_validation_is_refused(tmp_path, option):
+    for folder in ("train", "val"):
+        _fill(tmp_path / folder, {"cat": 4, "dog": 4})
+    with pytest.raises(DataError, match="validation_share and split_seed have no effect"):
+        open_source("image_folder", "train", directory=tmp_path, **option)

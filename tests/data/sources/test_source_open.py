@@ -56,7 +56,11 @@ def test_opens_with_options(shard):
             {"directory": ["a"]},
             r"'directory' .*expected str \| Path \| None, ",
         ),
-        ("image_folder", {"directory": "a", "validation_share": "x"}, "expected float, .*'x'"),
+        (
+            "image_folder",
+            {"directory": "a", "validation_share": "x"},
+            r"expected float \| None, .*'x'",
+        ),
         ("digits", {"shard": [0]}, r"'shard' .*expected tuple\[int, int\], received \[0\]"),
         ("tfds", {"name": "x", "download": 1}, "'download' .*expected bool, received 1"),
         ("tfds", {}, "tfds: missing option: expected name, received no options"),

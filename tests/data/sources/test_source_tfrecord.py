@@ -1,5 +1,7 @@
 """TFRecord files with ImageNet's keys: labels, bad records, cut-off files and errors."""
 
+import gzip
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +15,7 @@ from effnetv2_tf.data.sources import (
     is_valid_image,
     read_class_names,
 )
-from effnetv2_tf.data.sources.tfrecord import is_framed_example
+from effnetv2_tf.data.sources.tfrecord import is_framed_example, tfrecord_splits
 
 PNG = tf.io.encode_png(np.zeros((2, 2, 3), np.uint8)).numpy()
 
@@ -242,3 +244,18 @@ def test_class_names_from_text(tmp_path):
     assert read_class_names(str(tmp_path), num_classes=2) == ("cat", "dog")
     with pytest.raises(DataError, match=r"class without a name: .*received none for class 2"):
         read_class_names(str(tmp_path), num_classes=3)
+
+
+@pytest.mark.parametrize("name", ["val-0", "valid.tfrecord", "validation-00000-of-00001"])
+def test_files_for_validation_by_their_usual_names(tmp_path, name):
+    _write(tmp_path / "train-0", [_example()])
+    _write(tmp_path / name, [_example(), _example()])
+    assert tfrecord_splits(str(tmp_path)) == ("train", "validation")
+    source = TFRecordSource(str(tmp_path), split="validation", num_classes=2)
+    assert source.info.num_examples == 2
+
+
+def test_compressed_files_are_said_to_be(tmp_path):
+    (tmp_path / "train-0").write_bytes(gzip.compress(b"anything" * 100))
+    with pytest.raises(DataError, match="the first compressed with gzip; unpack it"):
+        TFRecordSource(str(tmp_path), num_classes=2)

@@ -64,7 +64,7 @@ def test_runs_in_tf_data():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (_encode("JPEG")[:300], "truncated JPEG, no end-of-image marker"),
+        (_encode("JPEG")[:300], "truncated JPEG: no end-of-image marker"),
         (_encode("GIF")[:300], "truncated GIF, no trailer"),
         (_encode("BMP")[:300], "truncated BMP, shorter than its header says"),
         (_bmp("P"), "BMP with colours of a palette, which TensorFlow does not read: save it"),

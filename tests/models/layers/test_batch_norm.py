@@ -191,3 +191,8 @@ def test_called_as_a_whole_within_a_strategy(two_cpus):
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match=r"expected images \(batch, height, width, channels\)"):
         BatchNorm()(tf.zeros([2, 3]))
+
+
+def test_double_precision_is_refused():
+    with pytest.raises(ValueError, match=r"expected float32.*Received: dtype float64"):
+        BatchNorm(dtype="float64").build((None, 2, 2, 3))

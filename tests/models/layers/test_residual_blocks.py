@@ -210,3 +210,12 @@ def test_the_configuration_tells_the_rate_that_holds(block_class, filters):
     if block.has_skip:
         block.drop_path.rate = 0.4
         assert block.get_config()["drop_path_rate"] == pytest.approx(0.4)
+
+
+@BOTH
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_all_layers_within_are_built_with_the_block(block_class, padding):
+    """Keras looks at all of them before it quantises a model."""
+    block = block_class(8, 8, se_ratio=0.25, drop_path_rate=0.1, padding=padding)
+    block.build((None, None, None, 8))
+    assert [layer.name for layer in block._flatten_layers() if not layer.built] == []
