@@ -171,7 +171,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         """Puts the raw weights back into the model, if it has the averages."""
         if self._applied:
             self._swap()
-        self._applied_for_test = False
+        self._applied_for_test, self._shown = False, None
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

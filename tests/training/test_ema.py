@@ -405,3 +405,21 @@ def test_a_model_must_be_compiled():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="expected a compiled model"):
         ExponentialMovingAverage().build(model)
+
+
+def test_an_interrupted_evaluation_of_a_further_fit_leaves_the_raw_weights():
+    model, (x, y) = _model(), _data()
+    ema, history = ExponentialMovingAverage(0.9, swap_on_epoch=True), _History()
+    model.fit(x, y, epochs=1, verbose=0, callbacks=[ema])
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        callbacks = [ema, history, Interrupt()]
+        model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=callbacks)
+    again = _History()
+    model.fit(x, y, verbose=0, callbacks=[ema, again])
+    for value, raw in zip(again.weights[0], history.weights[-1], strict=True):
+        np.testing.assert_array_equal(value, raw)
