@@ -18,7 +18,8 @@ from effnetv2_tf.errors import RunStopped, UsageError
 class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
     """Ends `fit` by RunStopped after the step, or the batch of validation, that runs.
 
-    Pre-emptible machines get SIGTERM some seconds before they are taken away.
+    Pre-emptible machines get SIGTERM some seconds before they are taken away; a user presses
+    Ctrl-C, and a second time to end at once.
 
     Args:
       any_worker: tells whether its argument is true for any of the workers that train together.
@@ -32,11 +33,22 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
         self._every_batches = every_batches
         self.received: signal.Signals | None = None
 
-    def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Within this context SIGTERM asks for an end instead of ending the process."""
-        return on_sigterm(self._note)
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within this context SIGTERM and Ctrl-C ask for an end instead of ending the process.
+
+        Ctrl-C is left alone where the process has a handler of its own for it, or ignores it.
+        """
+        with on_sigterm(self._note), contextlib.ExitStack() as stack:
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                stack.enter_context(_handling(signal.SIGINT, self._note))
+            yield
 
     def _note(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            if self.received == signal.SIGINT:
+                raise KeyboardInterrupt
+            print("\nStopping after this step; Ctrl-C again stops at once.", flush=True)
         self.received = signal.Signals(number)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -58,14 +70,20 @@ def on_sigterm(handler: Callable[[int, Any], Any]) -> Iterator[None]:
 
     Outside the main thread, where Python allows no handlers, it does nothing.
     """
+    with _handling(signal.SIGTERM, handler):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(number: signal.Signals, handler: Callable[[int, Any], Any]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, handler)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 @contextlib.contextmanager

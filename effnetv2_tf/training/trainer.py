@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -140,18 +141,21 @@ class Trainer:
             self.ema.restore_raw()
         self.saver.save_now()
         self.workers.wait()  # whoever leaves first takes the others' connections away
-        raise RunStopped(
-            f"Stopped by {stopped} after step {self.progressive.next_step}; a checkpoint is "
-            "saved: run the same command again to go on"
-        ) from stopped
+        where = (
+            f"after step {self.progressive.next_step}; a checkpoint is saved: run the same command "
+            "again to go on"
+        )
+        if self.stop.received == signal.SIGINT:
+            raise KeyboardInterrupt(f"interrupted {where}") from stopped
+        raise RunStopped(f"Stopped by {stopped} {where}") from stopped
 
     def _after_interrupt(self) -> str:
-        """What to tell the user who pressed Ctrl-C, which may be in the middle of a step."""
+        """What to tell the user who pressed Ctrl-C twice, perhaps in the middle of a step."""
         saved = self.folder.by_step()
         goes_on = f"goes on from {saved[-1].name}" if saved else "begins anew: none was saved"
         return (
             f"interrupted after step {max(self.progressive.next_step, 0)}; the same command "
-            f"{goes_on}; SIGTERM saves a checkpoint first"
+            f"{goes_on}; one Ctrl-C alone saves a checkpoint first"
         )
 
     def _fit(self, first_epoch: int) -> None:

@@ -46,7 +46,8 @@ seen = {"train": 0, "test": 0, "write": 0}
 def reached(what):
     seen[what] += 1
     if what == where and seen[what] == int(moment):
-        os.kill(os.getpid(), int(number))
+        for _ in range(2 if kind == "twice" else 1):
+            os.kill(os.getpid(), int(number))
 
 class Moments(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
@@ -147,6 +148,24 @@ def test_sigterm(uninterrupted, tmp_path, where, moment, step, resumes):
     assert resumes in output
     assert "finished" in output
     _assert_same_end(folder, uninterrupted)
+
+
+def test_ctrl_c(uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    done = _train(folder, "signal", signal.SIGINT, "train", 8)
+    assert done.returncode == 130, done.stderr[-3000:]
+    assert "Stopping after this step; Ctrl-C again stops at once." in done.stdout
+    assert "interrupted after step 8; a checkpoint is saved" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _last(folder).step == 8
+    assert "Going on at step 8: epoch 2, stage 1" in _succeed(folder)
+    _assert_same_end(folder, uninterrupted)
+
+
+def test_ctrl_c_twice(tmp_path):
+    done = _train(tmp_path / "run", "twice", signal.SIGINT, "train", 8)
+    assert done.returncode == 130, done.stderr[-3000:]
+    assert "interrupted after step 7; the same command goes on from step-0000000007" in done.stderr
 
 
 def _kill_and_resume(folder, uninterrupted, where, moment):

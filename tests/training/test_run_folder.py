@@ -48,7 +48,7 @@ def test_an_interrupted_run_says_how_it_goes_on(recipe, tmp_path, capsys):
     assert saved == f"step-{STEPS_PER_EPOCH + 2:010d}.npz"
     assert message == (
         f"interrupted after step {STEPS_PER_EPOCH + 3}; the same command goes on from {saved}; "
-        "SIGTERM saves a checkpoint first"
+        "one Ctrl-C alone saves a checkpoint first"
     )
     assert Trainer(recipe, tmp_path, verbose=0).run()["steps"] == 2 * STEPS_PER_EPOCH
     assert f"Going on at step {STEPS_PER_EPOCH + 2}: epoch 2" in capsys.readouterr().out
