@@ -27,6 +27,14 @@ STAGES = (StageSpec("fused", 3, 1, 2, 8, 1), StageSpec("mbconv", 3, 1, 2, 8, 2, 
 SPEC = NetworkSpec("tiny", STAGES, stem_filters=8, head_filters=16)
 
 
+def _printed_by(program):
+    """What a fresh process that runs it prints."""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     model = build_network(SPEC, classes=3)
@@ -53,11 +61,7 @@ def test_a_fresh_process_loads_the_optimizer(compiled, way):
         f"path = {str(compiled)!r}; {WAYS[way]}; o = model.optimizer; "
         "print(type(o).__module__, o.momentum, o.l2, int(o.iterations))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["effnetv2_tf.training.optimizers", "0.8", "0.5", "1"]
+    assert _printed_by(program).split() == ["effnetv2_tf.training.optimizers", "0.8", "0.5", "1"]
 
 
 def test_a_loaded_model_has_the_names_of_the_built_one(saved):
@@ -97,8 +101,4 @@ def test_a_fresh_process_loads_it(saved, way):
         f"path = {str(path)!r}; {WAYS[way]}; import numpy as np; "
         "print(float(np.asarray(model(np.full((1, 16, 16, 3), 100.0, 'f')))[0, 0]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout) == pytest.approx(expected, rel=1e-5)
+    assert float(_printed_by(program)) == pytest.approx(expected, rel=1e-5)
