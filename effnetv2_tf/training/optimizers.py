@@ -344,7 +344,7 @@ def keras_optimizers() -> list[type]:
         for name, value in vars(keras.optimizers).items()
         if isinstance(value, type)
         and issubclass(value, keras.optimizers.Optimizer)
-        and name not in ("Optimizer", "LossScaleOptimizer")
+        and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
     ]
 
 

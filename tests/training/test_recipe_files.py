@@ -323,7 +323,7 @@ def test_weights_are_decayed_in_one_way_and_norms_in_none(
     assert [v.name for v in left_out] == [v.name for v in expected]
 
 
-@pytest.mark.parametrize("name", ["Optimizer", "LossScaleOptimizer"])
+@pytest.mark.parametrize("name", ["Optimizer", "LossScaleOptimizer", "MultiOptimizer"])
 def test_what_is_no_optimizer_by_itself(tmp_path, tiny_network, name):
     recipe = load_recipe(_recipe_file(tmp_path), [f"optimizer.name={name}"])
     with pytest.raises(UsageError, match=f"optimizer.name: unknown optimizer '{name}'"):
