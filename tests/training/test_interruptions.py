@@ -39,6 +39,8 @@ from effnetv2_tf.training import checkpoints
 from effnetv2_tf.training.recipe_files import load_recipe
 from effnetv2_tf.training.trainer import Trainer
 
+# Shells have what they start in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 recipe, folder, kind, number, where, moment = sys.argv[1:]
 sys.argv = sys.argv[:1]
 seen = {"train": 0, "test": 0, "write": 0}
