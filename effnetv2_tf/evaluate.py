@@ -34,21 +34,12 @@ def main() -> None:
 
 
 def _evaluate_sizes(run, sizes: list[int]) -> dict:
-    from effnetv2_tf.data.broken_images import broken_images_named
-    from effnetv2_tf.errors import UsageError
-    from effnetv2_tf.training import build
-    from effnetv2_tf.training.evaluation import evaluate
+    from effnetv2_tf.training.runs import evaluate_run
 
     results = {}
     print(f"{'size':>6} {'top-1':>8} {'top-5':>8} {'images':>8} {'images/s':>9}")
     for size in sizes:
-        dataset = build.build_evaluation_dataset(run.recipe, run.evaluation, size)
-        try:
-            with broken_images_named(run.evaluation):
-                result = evaluate(run.model, dataset)
-        except ValueError as error:
-            raise UsageError(f"data: {error}") from error
-        results[size] = result
+        results[size] = result = evaluate_run(run, size)
         speed = result.images_per_second
         print(
             f"{size:>6} {result.top_1:>8.2%} {result.top_5:>8.2%} {result.images:>8} "

@@ -26,12 +26,13 @@ OPTIMIZERS_APPLY = OPTIMIZERS_CLIP_FIRST = UPDATE_STEP_TAKES_RATE = KERAS_3
 def register_serializable(package: str) -> Callable[[type], type]:
     """`keras.saving.register_keras_serializable`, as a decorator of classes.
 
-    Keras 2 also has files (`.h5`) that name classes without their package.
+    Keras's older format (`.h5`) also names classes without their package; names that Keras has
+    for its own stay Keras's.
     """
     register = keras.saving.register_keras_serializable(package)
 
     def register_both(made: type) -> type:
-        if not KERAS_3 and not hasattr(keras.layers, made.__name__):
+        if not any(hasattr(room, made.__name__) for room in (keras.layers, keras.optimizers)):
             keras.saving.get_custom_objects().setdefault(made.__name__, made)
         return register(made)
 

@@ -15,6 +15,7 @@ from effnetv2_tf.data.decoding import decode_pixels, to_channels
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.training import build
 from effnetv2_tf.training.class_names import check_class_names
 from effnetv2_tf.training.recipe import Recipe
@@ -42,6 +43,20 @@ class ImagePreparation:
     crop_padding: int = 32
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     decoded_channels: int | None = None
+
+    @classmethod
+    def usual(
+        cls, preprocessing: Preprocessing, image_size: int, channels: int = 3, **others: Any
+    ) -> ImagePreparation:
+        """As a network's preprocessing has it."""
+        return cls(
+            image_size,
+            channels,
+            crop=preprocessing.crop,
+            crop_padding=preprocessing.crop_padding,
+            interpolation=preprocessing.interpolation,
+            **others,
+        )
 
     def at_size(self, image_size: int) -> ImagePreparation:
         """The same for another size."""

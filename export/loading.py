@@ -152,19 +152,13 @@ def usual_preparation(
     As the network of the families that it is, whatever its classes, is evaluated; else
     `ImagePreparation`'s way.
     """
-    preparation = ImagePreparation(image_size, model.input_shape[-1], crop=crop or "center")
-    if not isinstance(model, EfficientNet):
-        return preparation
-    row = matching_row(tuple(weight.shape) for weight in model.weights)
-    if row is None:
-        return preparation
-    usual = row.preprocessing
-    return replace(
-        preparation,
-        crop=crop or usual.crop,
-        crop_padding=usual.crop_padding,
-        interpolation=usual.interpolation,
-    )
+    channels = model.input_shape[-1]
+    preparation = ImagePreparation(image_size, channels)
+    if isinstance(model, EfficientNet):
+        row = matching_row(tuple(weight.shape) for weight in model.weights)
+        if row is not None:
+            preparation = ImagePreparation.usual(row.preprocessing, image_size, channels)
+    return preparation if crop is None else replace(preparation, crop=crop)
 
 
 def wrap_model(
@@ -250,13 +244,10 @@ def _labels_of_run(model_dir: Path, recipe: Recipe, state: Checkpoint) -> tuple[
 
 
 def _recipe_preparation(recipe: Recipe, state: Checkpoint, channels: int) -> ImagePreparation:
-    preprocessing = build.evaluation_preprocessing(recipe)
-    return ImagePreparation(
-        image_size=build.evaluation_size(recipe),
-        channels=channels,
-        crop=preprocessing.crop,
-        crop_padding=preprocessing.crop_padding,
-        interpolation=preprocessing.interpolation,
+    return ImagePreparation.usual(
+        build.evaluation_preprocessing(recipe),
+        build.evaluation_size(recipe),
+        channels,
         decoded_channels=_source_channels(recipe, state),
     )
 

@@ -102,3 +102,8 @@ def test_a_fresh_process_loads_it(saved, way):
         "print(float(np.asarray(model(np.full((1, 16, 16, 3), 100.0, 'f')))[0, 0]))"
     )
     assert float(_printed_by(program)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Dropout"])
+def test_names_that_keras_has_stay_keras_own(name):
+    assert name not in keras.saving.get_custom_objects()

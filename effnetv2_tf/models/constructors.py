@@ -49,16 +49,20 @@ from effnetv2_tf.models.specs import NetworkSpec, Normalization, Padding
 
 _Constructor = TypeVar("_Constructor", bound=Callable[..., keras.Model])
 _REFERENCE = "Arguments: see `effnetv2_tf.models.constructors`."
+# The entries above, by argument; none under python -OO, which leaves docstrings out.
+_ENTRIES = {
+    entry[1]: entry[0].replace("\n", "\n    ")
+    for entry in re.finditer(r"^  (\w+): (?:.|\n(?!  \w|\n))*", __doc__ or "", re.MULTILINE)
+}
 
 
 def documented(constructor: _Constructor) -> _Constructor:
     """Puts the descriptions above of its arguments into a constructor's docstring, for `help`."""
     taken = inspect.signature(constructor).parameters
-    found = re.finditer(r"^  (\w+): (?:.|\n(?!  \w|\n))*", __doc__ or "", re.MULTILINE)
-    lines = [entry[0].replace("\n", "\n    ") for entry in found if entry[1] in taken]
-    if constructor.__doc__:  # there is none under python -OO
-        text = "\n    ".join(["Args:", *lines])
-        constructor.__doc__ = constructor.__doc__.replace(_REFERENCE, f"\n    {text}".strip())
+    lines = [text for name, text in _ENTRIES.items() if name in taken]
+    if constructor.__doc__:
+        arguments = "\n    ".join(["Args:", *lines])
+        constructor.__doc__ = constructor.__doc__.replace(_REFERENCE, arguments)
     return constructor
 
 

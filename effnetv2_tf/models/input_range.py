@@ -127,7 +127,3 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
                 return tf.nest.map_structure(tf.identity, element)
 
         return dataset.enumerate().map(watch)
-
-
-# Keras's older format (`.h5`) names the class without its package.
-keras.saving.get_custom_objects()["EfficientNet"] = EfficientNet

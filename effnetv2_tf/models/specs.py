@@ -65,9 +65,9 @@ def _numbers_text(values: Sequence[float]) -> str:
 IMAGENET_STATISTICS = Preprocessing(
     mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255)
 )
-# (x - 128) / 128 of the whole image, as V2-S, M, L and XL were evaluated (google/automl takes no
-# crop from 320 px on).
+# (x - 128) / 128, as V2-S, M, L and XL were trained.
 CENTRED_128 = Preprocessing()
+# And as they are evaluated: google/automl takes no crop from 320 px on.
 WHOLE_CENTRED_128 = Preprocessing(interpolation="bilinear", crop="none")
 # (x - 127) / 128, as the Lite networks were trained.
 CENTRED_127 = Preprocessing(mean=(127.0,), interpolation="bilinear")

@@ -41,12 +41,7 @@ def open_pretrained(name: str, image_size: int | None = None) -> Predictor:
         raise
     except (ImportError, ValueError) as error:
         raise UsageError(f"{spec.name}, ImageNet weights: {error}") from error
-    preparation = ImagePreparation(
-        image_size or spec.eval_size,
-        crop_padding=spec.preprocessing.crop_padding,
-        interpolation=spec.preprocessing.interpolation,
-        crop=spec.preprocessing.crop,
-    )
+    preparation = ImagePreparation.usual(spec.preprocessing, image_size or spec.eval_size)
     return Predictor(model, preparation, imagenet_class_names(), f"{spec.name}, ImageNet weights")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from effnetv2_tf.errors import UsageError, suggestion
-from effnetv2_tf.keras_compat import tf_variable, variable_path
+from effnetv2_tf.keras_compat import tf_variable, variable_paths
 from effnetv2_tf.training.ema import ExponentialMovingAverage
 from effnetv2_tf.training.optimizers import with_coupled_l2
 
@@ -123,7 +123,7 @@ class OptimizerAverages(ExponentialMovingAverage):
         self.set_model(model)
         self._optimizer = model.optimizer
         self._weights = [tf_variable(weight) for weight in model.trainable_variables]
-        self._names = [variable_path(weight) for weight in model.trainable_variables]
+        self._names = variable_paths(model.trainable_variables)
         self.averages = [model.optimizer.get_slot(w, _AVERAGE_SLOT) for w in self._weights]
 
     def _follow(self, optimizer: Any) -> None:

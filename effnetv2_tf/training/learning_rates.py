@@ -55,7 +55,7 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ign
             raise ValueError(
                 f"`decay` must be 'exponential', 'cosine' or 'constant'. Received: decay={decay!r}."
             )
-        if not stages or not all(len(stage) == 3 for stage in map(_as_tuple, stages)):
+        if not stages or not all(isinstance(s, Sequence) and len(s) == 3 for s in stages):
             raise ValueError(
                 "`stages` must hold (steps, steps_per_epoch, batch_size) of each stage. "
                 f"Received: {stages!r}."
@@ -132,10 +132,6 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: ign
             "staircase": self.staircase,
             "final_share": self.final_share,
         }
-
-
-def _as_tuple(stage: Any) -> tuple:
-    return tuple(stage) if isinstance(stage, Sequence) else (stage,)
 
 
 @keras_compat.register_serializable("effnetv2_tf")

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_tf.data.broken_images import broken_images_named
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.flops import count_flops
 from effnetv2_tf.models.specs import NetworkSpec
 from effnetv2_tf.reporting.pareto import pareto_front
 from effnetv2_tf.training import build
-from effnetv2_tf.training.evaluation import Evaluation, evaluate
+from effnetv2_tf.training.evaluation import Evaluation
 from effnetv2_tf.training.recipe import Recipe
-from effnetv2_tf.training.runs import OpenedRun
+from effnetv2_tf.training.runs import OpenedRun, evaluate_run
 from effnetv2_tf.training.schedule import MIN_IMAGE_SIZE
 
 STEPS_BELOW, STEPS_ABOVE = 2, 4
@@ -111,12 +110,7 @@ def sweep(
     evaluations: dict[tuple[str, int], Evaluation] = {}
     for name, run in runs.items():
         for size in sizes[name]:
-            dataset = build.build_evaluation_dataset(run.recipe, run.evaluation, size)
-            try:
-                with broken_images_named(run.evaluation):
-                    evaluations[name, size] = evaluate(run.model, dataset)
-            except ValueError as error:
-                raise UsageError(f"data: {error}") from error
+            evaluations[name, size] = evaluate_run(run, size)
             on_point(name, size, evaluations[name, size])
     latencies = measure_latencies(runs, list(evaluations), batch_size, rounds)
     return _points(runs, evaluations, latencies)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import keras
 
+from effnetv2_tf.data.broken_images import broken_images_named
 from effnetv2_tf.data.sources import Source
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
 from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
+from effnetv2_tf.training.evaluation import Evaluation, evaluate
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
 from effnetv2_tf.training.state import load_for_inference
@@ -53,6 +55,25 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
     model = network_of(recipe, found)
     load_for_inference(model, found.arrays, found.path, raw=raw)
     return OpenedRun(recipe, found, model, sources.evaluation)
+
+
+def evaluate_run(run: OpenedRun, image_size: int) -> Evaluation:
+    """Evaluates a run on its evaluation split.
+
+    Args:
+      run: see `open_run`.
+      image_size: side in pixels.
+
+    Raises:
+      UsageError: if no image can be used.
+      TrainingFailure: if an image cannot be decoded, with its name.
+    """
+    dataset = build.build_evaluation_dataset(run.recipe, run.evaluation, image_size)
+    try:
+        with broken_images_named(run.evaluation):
+            return evaluate(run.model, dataset)
+    except ValueError as error:
+        raise UsageError(f"data: {error}") from error
 
 
 def network_of(recipe: Recipe, checkpoint: Checkpoint) -> keras.Model:

@@ -325,8 +325,7 @@ def round_size(size: float, multiple: int) -> int:
 
 
 def _batch_sizes(batch_size: int | Sequence[int], num_stages: int, num_examples: int) -> list[int]:
-    given: list = list(batch_size) if isinstance(batch_size, Sequence) else [batch_size]
-    sizes = given * num_stages if given == [batch_size] else given
+    sizes = list(batch_size) if isinstance(batch_size, Sequence) else [batch_size] * num_stages
     if len(sizes) != num_stages or not all(isinstance(size, numbers.Integral) for size in sizes):
         raise ValueError(
             f"`batch_size` must be one whole number or {num_stages} of them (`num_stages`). "

@@ -155,16 +155,18 @@ def _scan_file(path: str) -> FileScan:
                 break
             position = end
             records += 1
-        file.seek(0)
-        is_compressed = file.read(len(_GZIP_START)) == _GZIP_START
-    if position == length:
-        return FileScan(path, records, None)
-    if records:
-        return FileScan(path, records, f"truncated after record {records - 1}")
-    fault = (
-        "compressed with gzip; unpack it" if is_compressed else "truncated, or not a TFRecord file"
-    )
+        fault = None if position == length else _fault(file, records)
     return FileScan(path, records, fault)
+
+
+def _fault(file: tf.io.gfile.GFile, records: int) -> str:
+    """What is wrong with a file behind so many complete records."""
+    if records:
+        return f"truncated after record {records - 1}"
+    file.seek(0)
+    if file.read(len(_GZIP_START)) == _GZIP_START:
+        return "compressed with gzip; unpack it"
+    return "truncated, or not a TFRecord file"
 
 
 def _what_is_beside(pattern: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import suggestion
 from effnetv2_tf.models.layers.batch_norm import BatchNorm
 from effnetv2_tf.models.layers.group_norm import GroupNorm
 from effnetv2_tf.models.layers.proxy_norm import ProxyNorm
+from effnetv2_tf.models.specs import Normalization
 
-KNOWN = ("batch", "group", "layer")
+KNOWN = get_args(Normalization)
 
 
 @dataclass(frozen=True)

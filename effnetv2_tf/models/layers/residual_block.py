@@ -159,8 +159,9 @@ class ResidualBlock(keras_compat.Layer):
 
     def set_drop_path_rate(self, rate: float) -> None:
         """Changes the probability of dropping the branch, for the next step on."""
-        self._drop_path_rate = rate
-        if self.drop_path is not None:
+        if self.drop_path is None:
+            self._drop_path_rate = rate
+        else:
             self.drop_path.rate = rate
 
     def branch(self) -> list[keras.layers.Layer]:
