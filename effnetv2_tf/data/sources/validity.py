@@ -1,13 +1,15 @@
 """Cheap tests whether bytes are a complete image file, on disk and inside the TensorFlow graph.
 
 They look at both ends of a file only, and on disk also at the headers of a JPEG and the CRCs of a
-PNG. Other damage in the middle shows when the image is decoded.
+PNG. Where the end is of another kind, as in phones' photographs with a film behind the image, a
+JPEG or PNG file is looked through. Other damage in the middle shows when the image is decoded.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +19,7 @@ from PIL import Image
 from effnetv2_tf.data.sources.bmp import BMP_START, HEADER_BYTES, bmp_fault, is_readable_bmp
 
 HEAD_BYTES = 8
-TAIL_BYTES = 1024  # an end marker may be followed by padding or other trailing bytes up to here
+TAIL_BYTES = 1024  # where most files have their end marker, also behind padding
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers SOF0 .. SOF15 of a JPEG
 END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
@@ -58,8 +60,8 @@ def _is_valid_at_length(encoded: tf.Tensor) -> tf.Tensor:
     gif = _starts_with(encoded, GIF_STARTS[0]) | _starts_with(encoded, GIF_STARTS[1])
     return tf.case(
         [
-            (_starts_with(encoded, JPEG_START), lambda: _ends_with(encoded, JPEG_END)),
-            (_starts_with(encoded, PNG_START), lambda: _ends_with(encoded, PNG_END)),
+            (_starts_with(encoded, JPEG_START), lambda: _jpeg_ends(encoded)),
+            (_starts_with(encoded, PNG_START), lambda: _png_ends(encoded)),
             (gif, lambda: tf.reduce_any(_without_zeros(_tail(encoded))[-1:] == GIF_END[0])),
             (_starts_with(encoded, BMP_START), lambda: is_readable_bmp(encoded)),
         ],
@@ -71,11 +73,45 @@ def _starts_with(encoded: tf.Tensor, prefix: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(encoded, 0, len(prefix)), prefix)
 
 
-def _ends_with(encoded: tf.Tensor, marker: bytes) -> tf.Tensor:
-    """Whether the last `TAIL_BYTES` contain the marker."""
-    tail = _tail(encoded)
-    positions = tf.maximum(tf.size(tail) - len(marker) + 1, 0)
-    matches = [tail[i : i + positions] == byte for i, byte in enumerate(marker)]
+def _jpeg_ends(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.cond(
+        _has_marker(_tail(encoded), JPEG_END),
+        lambda: tf.constant(True),
+        lambda: _has_marker(_from_first_scan(encoded), JPEG_END),
+    )
+
+
+def _png_ends(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.cond(
+        _has_marker(_tail(encoded), PNG_END),
+        lambda: tf.constant(True),
+        lambda: _has_marker(tf.io.decode_raw(encoded, tf.uint8), PNG_END),
+    )
+
+
+def _from_first_scan(jpeg: tf.Tensor) -> tf.Tensor:
+    """A JPEG's bytes from its compressed pixels on.
+
+    Its headers are left out: a thumbnail in them has an end of its own.
+    """
+    data = tf.cast(tf.io.decode_raw(jpeg, tf.uint8), tf.int32)
+    size = tf.size(data)
+    padded = tf.pad(data, [[0, 4]])  # so that a segment's marker and length can always be read
+
+    def is_header(place: tf.Tensor) -> tf.Tensor:
+        return (padded[place] == 0xFF) & (padded[place + 1] != START_OF_SCAN)
+
+    def after_segment(place: tf.Tensor) -> tuple[tf.Tensor]:
+        return (tf.minimum(place + 2 + 256 * padded[place + 2] + padded[place + 3], size),)
+
+    (start,) = tf.while_loop(is_header, after_segment, (tf.constant(2),))
+    return data[start:]
+
+
+def _has_marker(data: tf.Tensor, marker: bytes) -> tf.Tensor:
+    """Whether bytes contain the marker."""
+    positions = tf.maximum(tf.size(data) - len(marker) + 1, 0)
+    matches = [data[i : i + positions] == byte for i, byte in enumerate(marker)]
     return tf.reduce_any(tf.reduce_all(matches, axis=0))
 
 
@@ -119,26 +155,30 @@ def find_fault(path: Path) -> str | None:
 
 
 def _jpeg_fault(file: BinaryIO, tail: bytes) -> str | None:
-    if JPEG_END not in tail:
-        return f"truncated JPEG: no end-of-image marker in the last {TAIL_BYTES} bytes"
-    return None if _has_frame_header(file) else "broken image: it cannot be decoded"
+    if JPEG_END not in tail and not _ends_after_scan(file):
+        return "truncated JPEG: no end-of-image marker"
+    is_frame = any(marker in FRAME_HEADERS for marker in _header_markers(file))
+    return None if is_frame else "broken image: it cannot be decoded"
 
 
-def _has_frame_header(jpeg: BinaryIO) -> bool:
-    """Whether the segments lead from the start to a frame header, without which no decoder can go.
+def _ends_after_scan(jpeg: BinaryIO) -> bool:
+    """Whether an end-of-image marker comes behind the headers, which may hold a thumbnail's."""
+    return START_OF_SCAN in _header_markers(jpeg) and JPEG_END in jpeg.read()
+
+
+def _header_markers(jpeg: BinaryIO) -> Iterator[int]:
+    """The markers of a JPEG's segments up to that of its first scan or its end.
 
     As in libjpeg, bytes between segments are passed over.
     """
     jpeg.seek(len(JPEG_START) - 1)
     while (marker := _next_marker(jpeg)) is not None:
-        if marker in FRAME_HEADERS:
-            return True
+        yield marker
         if marker in (END_OF_IMAGE, START_OF_SCAN):
-            return False
+            return
         if marker not in WITHOUT_LENGTH:
             length = int.from_bytes(jpeg.read(2), "big")  # of the segment, these two bytes with it
             jpeg.seek(max(length - 2, 0), io.SEEK_CUR)
-    return False
 
 
 def _next_marker(jpeg: BinaryIO) -> int | None:

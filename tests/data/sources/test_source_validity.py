@@ -12,13 +12,21 @@ from effnetv2_tf.data.sources import is_valid_image
 from effnetv2_tf.data.sources.validity import find_fault
 
 FORMATS = ["JPEG", "PNG", "GIF", "BMP"]
+FILM = np.random.default_rng(1).bytes(5000)  # in place of a phone's, behind the image
 
 
-def _encode(image_format: str) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (17, 23, 3), np.uint8)
+def _encode(image_format: str, size: tuple[int, int] = (17, 23)) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, image_format)
     return buffer.getvalue()
+
+
+def _jpeg_with_thumbnail() -> bytes:
+    """A JPEG within a segment of another one's headers, as cameras write it."""
+    jpeg = _encode("JPEG", (64, 64))
+    segment = b"Exif\0\0" + _encode("JPEG")
+    return jpeg[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[2:]
 
 
 def _bmp(mode: str) -> bytes:
@@ -34,7 +42,10 @@ CASES = [
     *[(f"half of {f}", _encode(f)[: len(_encode(f)) // 2], False) for f in FORMATS],
     *[(f"head of {f}", _encode(f)[:9], False) for f in FORMATS],
     ("JPEG with a trailer", _encode("JPEG") + b"made by a camera", True),
-    ("JPEG padded beyond limits", _encode("JPEG") + b"\0" * 5000, False),
+    ("JPEG with much padding", _encode("JPEG") + b"\0" * 5000, True),
+    ("JPEG with a film", _jpeg_with_thumbnail() + FILM, True),
+    ("half of a JPEG with a thumbnail", _jpeg_with_thumbnail()[:-400], False),
+    ("PNG with a film", _encode("PNG") + FILM, True),
     ("JPEG without its last byte", _encode("JPEG")[:-1], False),
     ("PNG without IEND", _encode("PNG")[:-12], False),
     ("BMP of grey levels", _bmp("L"), True),
