@@ -118,7 +118,7 @@ def _search(recipe: Recipe, grid: tuple[Coefficients, ...], output: Path) -> Non
     print(f"\n{scaling_table(summary['results'])}\n")
     print(
         f"Best: alpha {best['alpha']:g}, beta {best['beta']:g}, gamma {best['gamma']:g}: "
-        f"{best['accuracy']:.2%} held out, one seed"
+        f"{best['accuracy']:.2%} of the images that decided it, one seed"
     )
     if summary["failed"]:
         print(f"{summary['failed']} candidates failed; --retry_failed trains them again")

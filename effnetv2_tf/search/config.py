@@ -64,7 +64,11 @@ class SpaceSection(Section):
 
 
 class RewardSection(Section):
-    """See `rewards`. `target_multiply_adds` None stands for the backbone's."""
+    """See `rewards`.
+
+    `target_multiply_adds` is for the size at which the proxy is evaluated, as are those of the
+    trials; None stands for the backbone's.
+    """
 
     kind: Literal["training_aware", "flops", "multi_objective"] = "training_aware"
     step_time_exponent: float = rewards.STEP_TIME_EXPONENT
@@ -82,6 +86,15 @@ class StepTimeSection(Section):
     tolerance: Positive = 0.05
     most_rounds: Annotated[int, Field(ge=2)] = 20
     clock: step_time.Clock = "wall"
+
+    @model_validator(mode="after")
+    def _rounds_enough(self) -> StepTimeSection:
+        if self.most_rounds < self.rounds:
+            raise ValueError(
+                f"most_rounds: expected at least rounds ({self.rounds}), received "
+                f"{self.most_rounds}"
+            )
+        return self
 
 
 class SamplerSection(Section):
@@ -112,9 +125,10 @@ class SamplerSection(Section):
 
 
 class PruningSection(Section):
-    """Ends a trial whose accuracy is under the median of the others' at the same epoch.
+    """Ends a trial whose reward is under the median of the finished ones' at the same epoch.
 
-    Not before `startup_trials` have ended and the trial has made `warmup_epochs`.
+    Not before `startup_trials` have been trained to their end and the trial has made
+    `warmup_epochs`, and not after its last epoch.
     """
 
     startup_trials: PositiveInt = 5
@@ -177,8 +191,8 @@ class SearchConfig(Section):
             )
         if self.trials.pruning is not None:
             raise ValueError(
-                "trials.pruning: expected none with reward.kind 'multi_objective': accuracy alone "
-                "does not tell which trial is hopeless"
+                "trials.pruning: expected none with reward.kind 'multi_objective': no one of the "
+                "objectives tells which trial is hopeless"
             )
         return self
 

@@ -10,12 +10,21 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from effnetv2_tf.errors import TrainingFailure
 from effnetv2_tf.search.config import SearchConfig
 from effnetv2_tf.search.decisions import Space
 from effnetv2_tf.search.rewards import Measurement, Reward
 from effnetv2_tf.search.step_time import Timing
 from effnetv2_tf.search.trial_process import TrialTask, try_recipe
-from effnetv2_tf.search.trials import FOLDER, INHERITED_FROM, MEASUREMENT, REWARD, SAME_AS
+from effnetv2_tf.search.trials import (
+    FOLDER,
+    INHERITED_FROM,
+    MEASUREMENT,
+    REASON,
+    RETRY_OF,
+    REWARD,
+    SAME_AS,
+)
 from effnetv2_tf.training.isolated_run import Limits, run_isolated
 from effnetv2_tf.training.recipe import Recipe
 
@@ -84,6 +93,8 @@ class Evaluation:
         known = next((t for t in (*finished, *hopeless) if t.params == choices), None)
         if known is not None:
             return self._record_known(trial, known)
+        if RETRY_OF not in trial.user_attrs:
+            refuse_known_failure(trial, choices)
         folder = trial.user_attrs.get(FOLDER) or f"trials/{trial.number:05d}"
         trial.set_user_attr(FOLDER, folder)
         recipe = self._space.recipe(self._space.decode(choices), self._proxy)
@@ -115,9 +126,11 @@ class Evaluation:
             return
         if not self._single:
             return  # the engine has no rule for several objectives
-        trial.report(news["accuracy"], news["epoch"])
-        if trial.should_prune():
-            self._record(trial, {**measured, "accuracy": news["accuracy"]})
+        so_far = {**measured, "accuracy": news["accuracy"]}
+        # The reward, not the accuracy: a fast or small network may be the best of all with less.
+        trial.report(self._reward(Measurement(**so_far))[0], news["epoch"])
+        if news["epoch"] < self._proxy.training.epochs and trial.should_prune():
+            self._record(trial, so_far)
             raise optuna.TrialPruned(f"hopeless after epoch {news['epoch']}")
 
     def _record(self, trial: optuna.Trial, values: Mapping[str, Any]) -> tuple[float, ...]:
@@ -131,13 +144,27 @@ class Evaluation:
     def _neighbour(
         self, trial: optuna.Trial, choices: Mapping[str, Any], finished: list[FrozenTrial]
     ) -> Path | None:
-        """Folder of the finished trial that differs in the fewest decisions, the latest of them."""
+        """Folder of the finished trial that differs in the fewest decisions, the latest of them.
+
+        A trial that is made again keeps the one that it began with.
+        """
+        before = [t for t in finished if t.number == trial.user_attrs.get(INHERITED_FROM)]
+        finished = before or finished
         near = [t for t in finished if (self._output / t.user_attrs.get(FOLDER, "-")).is_dir()]
         if not near:
             return None
         nearest = min(near, key=lambda t: (differences(t.params, choices), -t.number))
         trial.set_user_attr(INHERITED_FROM, nearest.number)
         return self._output / nearest.user_attrs[FOLDER]
+
+
+def refuse_known_failure(trial: optuna.Trial, choices: Mapping[str, Any]) -> None:
+    """Raises what an earlier trial of the same network failed of, if there is one."""
+    failed = trial.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    known = next((t for t in failed if t.params == choices and REASON in t.user_attrs), None)
+    if known is not None:
+        trial.set_user_attr(SAME_AS, known.number)
+        raise TrainingFailure(known.user_attrs[REASON])
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import optuna
@@ -24,7 +25,9 @@ from effnetv2_tf.search.trials import (
     is_set_aside,
 )
 from effnetv2_tf.training import build
-from effnetv2_tf.training.recipe_files import dump_recipe
+from effnetv2_tf.training.isolated_run import LimitExceeded
+
+_FAILURES_ALIKE = 5  # networks in a row, after which a search ends
 
 
 class Session:
@@ -59,8 +62,10 @@ class Session:
             reward.directions,
             first=None if backbone is None else self.space.encode(backbone),
         )
+        studies.claim_folder(job.output, job.study, self._description())
         self._evaluate = Evaluation(config, self.space, reward, self.proxy, job.output, try_task)
         self._stopped: RunStopped | None = None
+        self._failed_alike: list[str] = []  # the latest networks' reasons, as long as they agree
 
     def _description(self) -> str:
         """All that decides what trials give; how many and who proposes may change."""
@@ -70,13 +75,15 @@ class Session:
         if self.job.config.trials.inherit_weights:
             parts["trials"] = {"inherit_weights"}
         config = self.job.config.model_dump_json(include=parts)
-        return f"{config}\n{dump_recipe(self.proxy.model_copy(update={'name': ''}))}"
+        return f"{config}\n{json.dumps(self.proxy.decisive_values(), sort_keys=True)}"
 
     def work(self) -> None:
         """Makes trials until the study has as many as the budget.
 
         Raises:
           RunStopped: if asked to stop (SIGTERM); the trial is made again by the next session.
+          TrainingFailure: if several networks in a row failed of the same, which then lies
+            elsewhere: a full disk, data that are gone.
         """
         self.study.sampler = build_sampler(self.job.config, self.space)
         self.study.pruner = build_pruner(self.job.config)
@@ -84,6 +91,7 @@ class Session:
         try:
             while self._has_work(worker):
                 self._next_trial(worker)
+                self._check_failures()
         finally:
             worker.close()
 
@@ -120,15 +128,28 @@ class Session:
 
     def _evaluate_or_say_why(self, trial: optuna.Trial) -> tuple[float, ...]:
         try:
-            return self._evaluate(trial)
+            objectives = self._evaluate(trial)
         except optuna.TrialPruned:
+            self._failed_alike = []
             raise
         except RunStopped as stopped:
             self._stopped = stopped
             raise
         except Exception as error:
-            trial.set_user_attr(REASON, _one_line(error))
+            reason = _one_line(error)
+            trial.set_user_attr(REASON, reason)
+            if not isinstance(error, LimitExceeded):
+                self._failed_alike = [r for r in self._failed_alike if r == reason] + [reason]
             raise
+        self._failed_alike = []
+        return objectives
+
+    def _check_failures(self) -> None:
+        if len(self._failed_alike) >= _FAILURES_ALIKE:
+            raise TrainingFailure(
+                f"{len(self._failed_alike)} networks in a row failed of the same: "
+                f"{self._failed_alike[0]}; mend it and run the same command with --retry_failed"
+            )
 
     def _queue_again(self, worker: studies.Worker) -> None:
         """Queues this worker's latest trial, which was interrupted."""

@@ -216,6 +216,7 @@ class StepTimeCache:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+        self._measuring = filelock.FileLock(path.with_name(f".{path.name}.measuring.lock"))
 
     def get(self, key: str) -> StepTime | None:
         """The step time that was put in, if there is one."""
@@ -232,9 +233,16 @@ class StepTimeCache:
             return StepTime(**entries[key])
 
     def get_or_measure(self, key: str, measure: Callable[[], StepTime]) -> StepTime:
-        """The step time from the file, or else a measured one, which is put in."""
+        """The step time from the file, or else a measured one, which is put in.
+
+        Of the processes that share the file, one measures at a time.
+        """
         known = self.get(key)
-        return self.put(key, measure()) if known is None else known
+        if known is not None:
+            return known
+        with self._measuring:
+            known = self.get(key)  # another process may have measured it meanwhile
+            return self.put(key, measure()) if known is None else known
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import time
@@ -10,21 +11,33 @@ import uuid
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.files import write_text
 from effnetv2_tf.search.rewards import Goal
-from effnetv2_tf.search.trials import FOLDER, RETRY_OF, WORKER, counted, is_set_aside, position
+from effnetv2_tf.search.trials import (
+    FOLDER,
+    INHERITED_FROM,
+    RETRY_OF,
+    WORKER,
+    counted,
+    is_set_aside,
+    position,
+)
 
 SEARCH = "search"  # user attribute of a study
+FOLDER_CLAIM = "study.json"
 
 HEARTBEAT_SECONDS = 15
 # After so long without a heartbeat a worker, on whatever machine, is taken for dead.
 GRACE_SECONDS = 90
 _ATTEMPTS = 10  # to connect
+_QUEUED = "fixed_params"  # attribute in which Optuna keeps the choices of a queued trial
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -106,6 +119,32 @@ def open_study(
     return study
 
 
+def claim_folder(output: Path, study: str, description: str) -> None:
+    """Makes a folder a study's own: runs and step times in it are found by numbers alone.
+
+    Raises:
+      UsageError: if it is another study's, or cannot be written to.
+    """
+    path = output / FOLDER_CLAIM
+    claim = {"study": study, "search": description}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            write_text(path, json.dumps(claim, indent=1) + "\n")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output: cannot write to {output}: {error}") from error
+    try:
+        known = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{path}: damaged ({error}); choose another folder") from error
+    if known != claim:
+        raise UsageError(
+            f"--output: {output} holds the trials of another search (study "
+            f"{known.get('study')!r}); expected a folder of its own for every search"
+        )
+
+
 def is_surplus(study: optuna.Study, number: int, budget: int) -> bool:
     """Whether a trial that was just begun is one too many: another worker was faster."""
     return position(study.get_trials(deepcopy=False), number) >= budget
@@ -113,7 +152,7 @@ def is_surplus(study: optuna.Study, number: int, budget: int) -> bool:
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queues a trial that was set aside once more: the same choices, in the same folder."""
-    if is_set_aside(trial) and trial.params:
+    if is_set_aside(trial) and _choices(trial):
         _queue(study, trial)
 
 
@@ -127,8 +166,14 @@ def retry_failed(study: optuna.Study) -> int:
 
 
 def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
-    kept = {name: trial.user_attrs[name] for name in (FOLDER,) if name in trial.user_attrs}
-    study.enqueue_trial(trial.params, user_attrs={**kept, RETRY_OF: trial.number})
+    names = (FOLDER, INHERITED_FROM)
+    kept = {name: trial.user_attrs[name] for name in names if name in trial.user_attrs}
+    study.enqueue_trial(_choices(trial), user_attrs={**kept, RETRY_OF: trial.number})
+
+
+def _choices(trial: FrozenTrial) -> dict[str, Any]:
+    """What was decided for a trial, if it was itself queued also what it had not yet taken over."""
+    return {**trial.system_attrs.get(_QUEUED, {}), **trial.params}
 
 
 class Worker:

@@ -45,7 +45,10 @@ def position(trials: Sequence[FrozenTrial], number: int) -> int:
 
 
 def reward_of(trial: FrozenTrial) -> float | None:
-    """The reward of a finished trial, or what a trial that was stopped early had come to."""
+    """The reward of a finished trial, or what a trial that was stopped early had come to.
+
+    None with several objectives, which make no one reward.
+    """
     if trial.state == TrialState.COMPLETE:
-        return trial.value
+        return trial.values[0] if len(trial.values) == 1 else None
     return trial.user_attrs.get(REWARD)

@@ -26,7 +26,7 @@ def work_in_processes(job: SearchJob, count: int) -> None:
 
     context = multiprocessing.get_context("spawn")
     # Not daemons, which may have no processes of their own; they end with this one all the same.
-    processes = [context.Process(target=_work, args=(job,)) for _ in range(count)]
+    processes = [context.Process(target=_work, args=(job, i, count)) for i in range(count)]
     stopped = False
 
     def stop(*_: Any) -> None:
@@ -63,13 +63,35 @@ def _join(processes: list[Any]) -> None:
             process.join()
 
 
-def _work(job: SearchJob) -> None:
+def gpu_environment(worker: int, workers: int, gpus: int, visible: str | None) -> dict[str, str]:
+    """What gives a worker's trials one GPU of their own, or a share of one if there are fewer.
+
+    Args:
+      worker: its number, from 0.
+      workers: how many there are.
+      gpus: that TensorFlow sees.
+      visible: CUDA_VISIBLE_DEVICES as it is set, or None.
+
+    Returns:
+      Environment variables for its trials' processes; none without GPUs.
+    """
+    if not gpus:
+        return {}
+    names = visible.split(",") if visible else [str(i) for i in range(gpus)]
+    shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} if workers > gpus else {}
+    return {"CUDA_VISIBLE_DEVICES": names[worker % gpus].strip(), **shared}
+
+
+def _work(job: SearchJob, worker: int, workers: int) -> None:
     """What a worker's process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
     threading.Thread(target=end_with_parent, daemon=True).start()
     programs.import_tensorflow()
     import tensorflow as tf
 
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ.update(gpu_environment(worker, workers, gpus, visible))
     tf.config.set_visible_devices([], "GPU")
     from effnetv2_tf.search.session import Session
 

@@ -39,6 +39,10 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+class LimitExceeded(TrainingFailure):
+    """A piece of work took more time or memory than it may."""
+
+
 def train_isolated(recipe: Recipe, model_dir: Path) -> dict[str, Any]:
     """Trains as the training program does, going on where an earlier run stopped.
 
@@ -84,7 +88,8 @@ def run_isolated(
       What `work` returns.
 
     Raises:
-      TrainingFailure: with the reason in one line, whatever the work failed of.
+      TrainingFailure: with the reason in one line, whatever the work failed of (LimitExceeded:
+        its limits).
       RunStopped: if this process or the work's was asked to stop (SIGTERM).
     """
     # Not above: the fresh process, which imports this module, sets TensorFlow's environment first.
@@ -134,11 +139,11 @@ def _listen(
                 listen(what)
         seconds = time.monotonic() - began
         if limits.seconds is not None and seconds > limits.seconds:
-            raise TrainingFailure(f"ended after its time limit of {limits.seconds:g} s")
+            raise LimitExceeded(f"ended after its time limit of {limits.seconds:g} s")
         if limits.memory_bytes is not None:
             used = _resident_bytes(process.pid)
             if used > limits.memory_bytes:
-                raise TrainingFailure(
+                raise LimitExceeded(
                     f"ended with {used / 2**30:.2f} GiB of memory in use, over its limit of "
                     f"{limits.memory_bytes / 2**30:.2f} GiB"
                 )

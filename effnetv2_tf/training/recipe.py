@@ -243,6 +243,10 @@ _NO_TEST_SIZE = (
 )
 
 
+# Keys that may change when a run or a search goes on: they do not alter what is computed.
+_FREE_KEYS: Any = {"name": True, "checkpoints": True, "data": {"service", "max_bad_share"}}
+
+
 class Recipe(Section):
     """One experiment."""
 
@@ -257,6 +261,10 @@ class Recipe(Section):
     fine_tuning: FineTuningSection | None = None
     reduced_resolution: ReducedResolutionSection | None = None
     checkpoints: CheckpointSection = Field(default_factory=CheckpointSection)
+
+    def decisive_values(self) -> dict[str, Any]:
+        """The plain values of all keys but those that do not alter what is computed."""
+        return self.model_dump(mode="json", exclude=_FREE_KEYS)
 
     @model_validator(mode="before")
     @classmethod

@@ -149,7 +149,7 @@ def results_in_order(
         result = results.get(first.name)
         if result is None:
             continue
-        if first is not candidate:
+        if result.candidate != candidate.name:
             spec = build.network_spec(candidate.recipe.model)
             result = replace(
                 result,
@@ -158,7 +158,7 @@ def results_in_order(
                 product=candidate.coefficients.product,
                 depth=spec.depth,
                 width=spec.width,
-                reason=f"same network as {first.name}"
+                reason=f"same network as {result.candidate}"
                 + (f": {result.reason}" if result.reason else ""),
             )
         yield result

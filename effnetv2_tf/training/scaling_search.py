@@ -39,8 +39,6 @@ from effnetv2_tf.training.scaling_candidates import (
 
 SEARCH_NAME = "search.json"
 RESULT_NAME = "result.json"
-# Sections that may change when a search goes on: they do not alter what is computed.
-_FREE_SECTIONS = {"checkpoints", "name"}
 
 
 class ScalingSearch:
@@ -99,7 +97,11 @@ class ScalingSearch:
     def _run(self) -> dict[str, Any]:
         first_of = first_of_each_network(self.candidates)
         networks = [c for c in self.candidates if first_of[c.name] is c]
-        results = {c.name: result for c in networks if (result := self._recorded(c))}
+        results: dict[str, Result] = {}
+        for candidate in self.candidates:  # whichever of equal networks an earlier grid had
+            recorded = self._recorded(candidate)
+            if recorded is not None:
+                results.setdefault(first_of[candidate.name].name, recorded)
         waiting = [c for c in networks if c.name not in results]
         print(
             f"{len(self.candidates)} candidates, {len(networks)} different networks: "
@@ -214,8 +216,7 @@ class ScalingSearch:
 
     def _asked(self) -> dict[str, Any]:
         """What decides the candidates' results: plain values by dotted key."""
-        tree = self.recipe.model_dump(mode="json", exclude=_FREE_SECTIONS)
-        return {"phi": self.phi, **_flat(tree)}
+        return {"phi": self.phi, **_flat(self.recipe.decisive_values())}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

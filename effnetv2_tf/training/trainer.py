@@ -49,9 +49,6 @@ from effnetv2_tf.training.run_summary import summarize
 from effnetv2_tf.training.state import TrainingState
 from effnetv2_tf.training.strategies import is_tpu
 
-# Keys that a resumed run may change: they do not alter what is computed.
-_FREE_KEYS = ("checkpoints", "name", "data.service", "data.max_bad_share")
-
 
 class Trainer:
     """Trains a recipe in a folder; going on where an earlier run in it stopped.
@@ -372,14 +369,12 @@ def _quiet_validation() -> Iterator[None]:
 
 def _changed_keys(recipe: Recipe, path: Path) -> list[str]:
     saved = parse_recipe(read_tree(path), str(path))
-    return sorted(_differences(saved.model_dump(), recipe.model_dump()))
+    return sorted(_differences(saved.decisive_values(), recipe.decisive_values()))
 
 
 def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     changed = []
     for key in old.keys() | new.keys():
-        if f"{prefix}{key}" in _FREE_KEYS:
-            continue
         first, second = old.get(key), new.get(key)
         if isinstance(first, dict) and isinstance(second, dict):
             changed += _differences(first, second, f"{prefix}{key}.")

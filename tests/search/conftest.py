@@ -15,7 +15,8 @@ def make_job(tmp_path):
     def make(*overrides, study="tiny", budget=None):
         config = load_search("configs/search_v2_digits.yaml", overrides)
         storage = f"sqlite:///{tmp_path / 'study.db'}"
-        return SearchJob(config, study, storage, tmp_path, budget or config.trials.number)
+        output = tmp_path if study == "tiny" else tmp_path / study
+        return SearchJob(config, study, storage, output, budget or config.trials.number)
 
     return make
 

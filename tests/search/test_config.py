@@ -37,6 +37,7 @@ def test_a_shipped_configuration_loads_and_makes_a_space(path):
         ("space.kernels=[3]", "space.kernels: unknown key; did you mean 'kernel_sizes'"),
         ("trials.number=0", "trials.number: .*greater than or equal to 1, received 0"),
         ("sampler={population: 3, sample: 4}", r"sample: expected at most population \(3\)"),
+        ("step_time={rounds: 6, most_rounds: 5}", r"most_rounds: expected at least rounds \(6\)"),
         ("proxy={model.width: 2}", "proxy: model.width: expected no key of the network"),
         (
             "reward.kind=multi_objective",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import filelock
 import pytest
@@ -15,6 +16,7 @@ from effnetv2_tf.search.build import build_sampler
 from effnetv2_tf.search.results import publish
 from effnetv2_tf.search.session import Session
 from effnetv2_tf.training import build
+from effnetv2_tf.training.isolated_run import LimitExceeded
 from effnetv2_tf.training.recipe_files import load_recipe
 
 
@@ -88,6 +90,48 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(make_job, pretend,
     assert (row["trial"], row["state"], row["reason"]) == ("1", "failed", "out of luck")
 
 
+def test_a_fault_of_the_machine_does_not_use_up_the_budget(make_job, pretend):
+    def fails(task, limits, listen):
+        pretend.tasks.append(task)
+        raise OSError("disk full")
+
+    session = Session(make_job("trials.number=50"), try_task=fails)
+    with pytest.raises(
+        TrainingFailure, match="5 networks in a row failed of the same: .*disk full"
+    ):
+        session.work()
+    assert len(pretend.tasks) == 5
+
+
+def test_limits_and_other_reasons_do_not_end_a_search(make_job, pretend):
+    def fails(task, limits, listen):
+        pretend.tasks.append(task)
+        number = len(pretend.tasks)
+        if number % 3:
+            raise LimitExceeded("ended after its time limit of 60 s")
+        raise TrainingFailure(f"out of luck at {number}")
+
+    assert len(_work(make_job("trials.number=16"), fails)) == 16
+
+
+def test_a_network_that_failed_is_not_trained_again(make_job, pretend):
+    def fails(task, limits, listen):
+        pretend.tasks.append(task)
+        raise LimitExceeded(f"too large: {len(pretend.tasks)}")
+
+    space = ("space.layers=[1]", "space.kernel_sizes=[3]", "space.expansions=[4]")
+    job = make_job("trials.number=12", *space, "space.blocks=[fused, mbconv]")
+    trials = _work(job, fails)
+    networks = {str(sorted(t.params.items())) for t in trials}
+    assert len(pretend.tasks) == len(networks) <= 4
+    again = [t for t in trials if "same_as" in t.user_attrs]
+    assert len(again) == 12 - len(networks)
+    for trial in again:
+        assert (
+            trial.user_attrs["reason"] == trials[trial.user_attrs["same_as"]].user_attrs["reason"]
+        )
+
+
 def test_if_all_fail_the_first_reason_is_told(make_job):
     def fails(task, limits, listen):
         raise OSError("disk full")
@@ -129,6 +173,33 @@ def test_a_hopeless_trial_is_stopped_early_and_keeps_its_reward(make_job, preten
     measured = trials[2].user_attrs["measurement"]
     assert measured["accuracy"] == pytest.approx(0.8 / 3 / 3)
     assert 0 < trials[2].user_attrs["reward"] < trials[1].value
+
+
+def test_a_small_network_with_less_accuracy_is_not_hopeless(make_job, pretend):
+    pretend.accuracy = lambda task, layers: 0.8 if len(pretend.tasks) < 3 else 0.78
+
+    def costs(task, limits, listen):
+        factor = 100 if len(pretend.tasks) < 2 else 1  # the first two are large and slow
+
+        def listen_with_costs(news):
+            if "parameters" in news:
+                news |= {"parameters": news["parameters"] * factor, "step_seconds": 0.01 * factor}
+            listen(news)
+
+        return pretend(task, limits, listen_with_costs)
+
+    pruning = "trials.pruning={startup_trials: 2, warmup_epochs: 1}"
+    trials = _work(make_job("trials.number=3", pruning), costs)
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 3
+    assert trials[2].value > max(trials[0].value, trials[1].value)
+
+
+def test_after_its_last_epoch_no_trial_is_stopped_early(make_job, pretend):
+    # Beside the others from the first epoch on, but the pruner is asked after the second only.
+    pretend.accuracy = lambda task, layers: 0.8 / len(pretend.tasks)
+    pruning = "trials.pruning={startup_trials: 2, warmup_epochs: 3}"
+    trials = _work(make_job("trials.number=4", "proxy={training.epochs: 3}", pruning), pretend)
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 4
 
 
 def test_a_hopeless_network_is_not_trained_again(make_job, pretend):
@@ -296,6 +367,32 @@ def test_the_same_study_may_grow_but_not_search_something_else(make_job, pretend
         Session(make_job("trials.inherit_weights=true"))
 
 
+def test_what_decides_nothing_may_change_within_a_study(make_job, pretend):
+    _work(make_job("trials.number=1"), pretend)
+    free = ("proxy.checkpoints.keep_last=1", "proxy.data.max_bad_share=0.5")
+    assert len(_work(make_job("trials.number=2", *free), pretend)) == 2
+
+
+def test_a_folder_is_of_one_study(make_job, pretend):
+    job = make_job("trials.number=1")
+    _work(job, pretend)
+    with pytest.raises(UsageError, match=r"--output: .* another search \(study 'tiny'\)"):
+        Session(replace(make_job(study="other"), output=job.output))
+    (job.output / "study.json").write_text("{")
+    with pytest.raises(UsageError, match=r"study.json: damaged"):
+        Session(job)
+
+
+def test_a_queued_trial_that_was_killed_at_once_keeps_its_choices(make_job, pretend):
+    session = Session(make_job("trials.number=2"), try_task=pretend)
+    trial = session.study.ask()  # the backbone, killed before it took over a choice
+    session.study.tell(trial, state=TrialState.FAIL)
+    studies.try_again(session.study, session.study.trials[0])
+    session.work()
+    backbone = session.space.encode(session.space.backbone_point())
+    assert session.study.trials[1].params == backbone
+
+
 def test_a_reward_without_times_lets_their_measurement_change(make_job, pretend):
     _work(make_job("trials.number=1", "reward.kind=flops"), pretend)
     Session(make_job("reward.kind=flops", "step_time.clock=processor"))
@@ -319,8 +416,9 @@ def test_weights_come_from_the_nearest_neighbour(make_job, pretend, tmp_path):
         assert distance(trials[nearest]) == min(map(distance, others))
 
 
-def test_several_objectives(make_job, pretend, tmp_path):
-    job = make_job("trials.number=5", "reward.kind=multi_objective", "sampler.kind=nsga2")
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_several_objectives(make_job, pretend, tmp_path, sampler):
+    job = make_job("trials.number=5", "reward.kind=multi_objective", f"sampler.kind={sampler}")
     session = Session(job, try_task=pretend)
     session.work()
     summary = _publish(session)

@@ -220,6 +220,17 @@ def test_equal_networks_are_trained_once(tmp_path):
     assert (rows[1]["beta"], rows[1]["width"], rows[1]["product"]) == (1.01, 1.01, 4.0804)
 
 
+def test_an_equal_network_of_an_earlier_grid_is_not_trained_again(tmp_path):
+    equal, name = Coefficients(1, 1.01, 2), "alpha1_beta1.01_gamma2"  # 8 * 1.01 filters are 8
+    sessions = Sessions(accuracies={name: 0.25})
+    ScalingSearch(_recipe(), [equal], tmp_path, train=sessions).run()
+    rows = ScalingSearch(_recipe(), [LARGER, equal], tmp_path, train=sessions).run()["results"]
+    assert sessions.trained == [name]
+    assert [row["accuracy"] for row in rows] == [0.25, 0.25]
+    assert [row["beta"] for row in rows] == [1, 1.01]
+    assert rows[0]["reason"] == f"same network as {name}" and not rows[1]["reason"]
+
+
 def test_the_grid_may_grow_and_free_keys_may_change(tmp_path):
     accuracies = {WIDER_NAME: 0.5, LARGER_NAME: 0.25}
     ScalingSearch(_recipe(), [WIDER], tmp_path, train=Sessions(accuracies=accuracies)).run()

@@ -185,7 +185,8 @@ class NASNetCell(keras_compat.Layer):
         branches = iter(self.branches)
         for block in self.cell.blocks:
             left, right = (
-                self._result(next(branches), states[state], training) for state, _ in block.operands
+                self._result(name, next(branches), states[state], training)
+                for state, name in block.operands
             )
             states.append(left + right)  # (b, h / stride, w / stride, filters)
         outputs = [
@@ -194,10 +195,12 @@ class NASNetCell(keras_compat.Layer):
         ]
         return tf.concat(outputs, axis=-1)  # (b, h / stride, w / stride, output_filters)
 
-    def _result(self, operation: Any, state: tf.Tensor, training: bool | None) -> tf.Tensor:
-        if operation is None:  # the identity
-            return state
-        return self.drop_path(operation(state), training=training)
+    def _result(
+        self, name: str, operation: Any, state: tf.Tensor, training: bool | None
+    ) -> tf.Tensor:
+        result = state if operation is None else operation(state)
+        # An identity that changes size or width is an operation of its own, but is not dropped.
+        return result if name == "identity" else self.drop_path(result, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, *sides, _ = input_shape[0]

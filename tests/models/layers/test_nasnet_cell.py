@@ -161,6 +161,21 @@ def test_drop_path_drops_each_operation_of_each_sample_on_its_own():
     np.testing.assert_allclose(layer(inputs, training=False)[:, 0, 0, 0], 2, rtol=1e-5)
 
 
+def test_an_identity_that_changes_the_size_is_not_dropped():
+    layer = NASNetCell(
+        cell((0, "identity", 1, "identity")),
+        filters=2,
+        stride=2,
+        input_filters=2,
+        previous_filters=2,
+        drop_path_rate=0.9,
+    )
+    inputs = [data(8, 4, 4, 2), data(8, 4, 4, 2)]
+    layer(inputs)
+    layer.trainable = False  # the norms keep their statistics
+    np.testing.assert_allclose(layer(inputs, training=True), layer(inputs), rtol=1e-5, atol=1e-6)
+
+
 def test_drop_path_rate_moves_without_a_new_trace():
     layer = drop_rate_cell(0.0)
     inputs = [tf.ones((64, 1, 1, 2)), tf.ones((64, 1, 1, 2))]
