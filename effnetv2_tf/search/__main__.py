@@ -55,6 +55,12 @@ def main(given: dict[str, Any]) -> None:
         f"{job.config.sampler.kind}; {job.output}",
         flush=True,
     )
+    if session.eval_split == "test":
+        print(
+            "Note: the networks are chosen by the test split, which then no longer tells how good "
+            "the best one is; set data.eval_split to another if the data have one",
+            flush=True,
+        )
     if given["workers"] == 1:
         session.work()
     else:

@@ -46,6 +46,7 @@ class Session:
         self.job = job
         config = job.config
         self.recipe, self.proxy = load_recipes(config)
+        self.eval_split = build.evaluation_split(self.proxy)
         source = build.open_sources(self.proxy).train
         build.build_schedule(self.proxy, source.info.num_examples)
         self.classes = source.info.num_classes

@@ -37,6 +37,7 @@ from effnetv2_tf.training.networks import network_spec as network_spec
 from effnetv2_tf.training.recipe import OptimizerSection, Recipe
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
 from effnetv2_tf.training.sources import Sources as Sources
+from effnetv2_tf.training.sources import evaluation_split as evaluation_split
 from effnetv2_tf.training.sources import open_sources as open_sources
 from effnetv2_tf.training.sources import open_split as open_split
 from effnetv2_tf.training.sources import with_evaluation_split as with_evaluation_split

@@ -70,6 +70,7 @@ def test_a_search_is_killed_and_goes_on_with_two_workers(tmp_path):
     arguments = (CONFIG, "--study=digits", f"--output={tmp_path}", "--trials=3")
     with _start(*arguments) as process:
         assert process.stdout.readline().startswith("digits: 576 networks in the space, 3 trials")
+        assert process.stdout.readline().startswith("Note: the networks are chosen by the test")
         assert process.stdout.readline().startswith("[1 of 3] trial 0: reward 0.")
         process.kill()
     code, out, err = _run(*arguments, "--workers=2")
@@ -106,5 +107,6 @@ def test_cells_are_searched_and_the_best_recipe_is_a_nasnets(tmp_path):
     best = load_recipe(tmp_path / "best.yaml")
     assert best.training.epochs == 30
     assert best.model.genotype.reduction.blocks[1].right_op == chosen["reduction.block2.right_op"]
+    assert "Note: the networks are chosen by the test split" in out
     assert f"{tmp_path / 'best_cells.png'}: its cells" in out
     assert (tmp_path / "best_cells.png").read_bytes().startswith(b"\x89PNG")
