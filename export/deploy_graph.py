@@ -101,11 +101,15 @@ class DeployGraph:
         return notes
 
     def check_normalization_is_apart(self) -> None:
-        """Raises a UsageError if the network's normalisation cannot be left out."""
-        if self.inner_normalization:
+        """Raises a UsageError if the network's normalisation cannot be left out, or is not known.
+
+        It may also be an operation or a Lambda layer of a network that is not this package's.
+        """
+        if self.note:
+            where = f"layer {self.inner_normalization[0]!r}" if self.inner_normalization else ""
             raise UsageError(
                 "--nopreprocessing: expected a network whose normalisation can be left out, in "
-                f"{self.name!r} it is layer {self.inner_normalization[0]!r} ({self.note})"
+                f"{self.name!r} it is {where or 'not known'} ({self.note})"
             )
 
     def without_normalization(self) -> DeployGraph:

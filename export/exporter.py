@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from effnetv2_tf.export.verification import (
 )
 from effnetv2_tf.export.web_runtime import WebRuntime, load_runtime
 from effnetv2_tf.training.interruptions import only_run_in
+
+_UNCHECKED = "unchecked"  # in the name of what has not been checked yet
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ def export(
     """Writes artefacts, checks each in its own runtime, and writes the report.
 
     Below `output_dir`: `savedmodel/<version>/`, `tflite/model_<precision>.tflite`,
-    `onnx/model_<precision>.onnx`, `web/`, `export_report.json`, `export_report.png`. An artefact
-    that fails its check stays where it is, marked in the report; a refused int8 file is renamed
-    to `*.refused.*`.
+    `onnx/model_<precision>.onnx`, `web/`, `export_report.json`, `export_report.png`. Artefacts get
+    these names when they have passed their checks, so that a server never takes up one that did
+    not: that is kept as `*.failed.*`, a refused int8 file as `*.refused.*` (a page stays `web/`).
 
     Args:
       exportable: from `load_model_dir`, `load_keras_file` or `wrap_model`.
@@ -130,10 +133,9 @@ def _export(
     discard_report(output_dir)  # of an earlier export, some of whose files are about to go
     verdicts = []
     for job in jobs:
-        candidate = _candidate(job)
-        if candidate.path != job.path:
-            candidate.path.unlink(missing_ok=True)
-        verdict = _run(candidate, exportable, options, supplies, sets, notes)
+        for status in (_UNCHECKED, FAILED, REFUSED):  # of an earlier export
+            _remove(_named(job, status))
+        verdict = _run(_candidate(job), exportable, options, supplies, sets, notes)
         verdicts.append(_settle(verdict, job, options.force))
     images = sets[0].images
     report = Report(
@@ -190,8 +192,7 @@ def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> l
             if precision not in known:
                 hint = suggestion(precision, known) or f"; known: {', '.join(known)}"
                 raise UsageError(f"--{name}: unknown precision {precision!r}{hint}")
-            if name == TFLITE:
-                tflite_files.check_calibrated(precision, options.preprocessing)
+            tflite_files.check_calibrated(name, precision, options.preprocessing)
             path = output_dir / name / f"model_{precision}.{suffix}"
             jobs.append(Artefact(name, precision, path))
     if WEB in formats:
@@ -315,24 +316,37 @@ def _write(
             **fixed,
         )
         return []
-    base = job.path.parent
-    return savedmodel.export_savedmodel(exportable, base, int(job.path.name), **fixed)[1]
+    return savedmodel.write_savedmodel(exportable, job.path, **fixed)
+
+
+def _named(job: Artefact, status: str) -> Path:
+    """The artefact's path with a status in its name, which no server takes for a version."""
+    return job.path.with_name(f"{job.path.stem}.{status}{job.path.suffix}")
 
 
 def _candidate(job: Artefact) -> Artefact:
-    """The same where it is checked: int8 elsewhere, so that a refused file replaces none."""
-    if not job.is_int8:
-        return job
-    return replace(job, path=job.path.with_name(f"{job.path.stem}.refused{job.path.suffix}"))
+    """The same where it is checked, so that what is no good replaces nothing.
+
+    A page is checked in its place: it is made of files that name each other.
+    """
+    return job if job.format == WEB else replace(job, path=_named(job, _UNCHECKED))
 
 
 def _settle(verdict: Verdict, job: Artefact, force: bool) -> Verdict:
-    """Puts an int8 file in its place, unless it is refused and not to be kept."""
-    if verdict.status == REFUSED:
-        if not force:
-            return verdict
+    """Puts an artefact in its place if it passed; else keeps it under a name that says so."""
+    if job.format == WEB:
+        return verdict
+    if verdict.status == REFUSED and force:
         verdict = replace(verdict, status=FORCED)
     checked = verdict.artefact.path
-    if checked != job.path and checked.exists():
-        checked.replace(job.path)
-    return replace(verdict, artefact=job)
+    path = job.path if verdict.ok else _named(job, verdict.status)
+    if checked.exists():
+        checked.replace(path)
+    return replace(verdict, artefact=replace(job, path=path))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.export.deploy_graph import INPUT_NAME
 from effnetv2_tf.export.files import write_bytes
 from effnetv2_tf.export.loading import Exportable
-from effnetv2_tf.export.tflite import MINIMUM_CALIBRATION_IMAGES
+from effnetv2_tf.export.tflite import MINIMUM_CALIBRATION_IMAGES, check_calibrated
 
 FLOAT32, INT8 = "float32", "int8"
 PRECISIONS = (FLOAT32, INT8)
@@ -61,7 +61,7 @@ def export_onnx(
       TrainingFailure: if the result is no valid ONNX.
       OSError: if the file cannot be written.
     """
-    _check(precision, representative)
+    _check(precision, representative, batch_size or 1, preprocessing)
     check_opset(opset)
     graph = exportable.graph if preprocessing else exportable.graph.without_normalization()
     function = graph.function(input_dtype, batch_size, image_size)
@@ -70,7 +70,8 @@ def export_onnx(
     _add_metadata(model, exportable, preprocessing)
     if precision == INT8:
         assert representative is not None  # _check has seen them
-        model = _quantize(model, representative.astype(input_dtype.as_numpy_dtype))
+        pixels = representative.astype(input_dtype.as_numpy_dtype)
+        model = _quantize(model, pixels, batch_size or 1)
     return write_bytes(Path(path), _checked(model).SerializeToString())
 
 
@@ -80,16 +81,22 @@ def check_opset(opset: int) -> None:
         raise UsageError(f"--opset: expected {_OPSETS[0]} to {_OPSETS[1]}, received {opset}")
 
 
-def _check(precision: str, representative: np.ndarray | None) -> None:
+def _check(
+    precision: str, representative: np.ndarray | None, batch_size: int, preprocessing: bool
+) -> None:
     if precision not in PRECISIONS:
         hint = suggestion(precision, PRECISIONS) or f"; known: {', '.join(PRECISIONS)}"
         raise UsageError(f"--onnx: unknown precision {precision!r}{hint}")
+    if precision != INT8:
+        return
     count = 0 if representative is None else len(representative)
-    if precision == INT8 and count < MINIMUM_CALIBRATION_IMAGES:
+    needed = max(MINIMUM_CALIBRATION_IMAGES, batch_size)
+    if count < needed:
         raise UsageError(
-            f"--onnx=int8: expected at least {MINIMUM_CALIBRATION_IMAGES} representative "
-            f"images to measure ranges on, received {count}; give more with --images=FOLDER"
+            f"--onnx=int8: expected at least {needed} representative images to measure ranges "
+            f"on, received {count}; give more with --images=FOLDER"
         )
+    check_calibrated("onnx", precision, preprocessing)
 
 
 def _convert(function: Any, opset: int) -> Any:
@@ -101,7 +108,7 @@ def _convert(function: Any, opset: int) -> Any:
             model, _ = tf2onnx.convert.from_function(
                 function, input_signature=function.input_signature, opset=opset
             )
-    except (RuntimeError, ValueError, AttributeError) as error:
+    except (RuntimeError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise TrainingFailure(f"ONNX: tf2onnx failed: {error}") from error
     return model
 
@@ -165,17 +172,18 @@ def _checked(model: Any) -> Any:
 
 
 class _Reader:
-    """Feeds calibration images one by one; what onnxruntime calls a CalibrationDataReader."""
+    """Feeds whole batches of calibration images; what onnxruntime calls a CalibrationDataReader."""
 
-    def __init__(self, images: np.ndarray) -> None:
-        self._images = iter(images)
+    def __init__(self, images: np.ndarray, batch_size: int) -> None:
+        whole = len(images) // batch_size * batch_size
+        self._batches = iter(images[:whole].reshape(-1, batch_size, *images.shape[1:]))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        image = next(self._images, None)
-        return None if image is None else {INPUT_NAME: image[None]}
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT_NAME: batch}
 
 
-def _quantize(model: Any, representative: np.ndarray) -> Any:
+def _quantize(model: Any, representative: np.ndarray, batch_size: int) -> Any:
     try:
         from onnxruntime import quantization
         from onnxruntime.quantization import shape_inference
@@ -193,11 +201,13 @@ def _quantize(model: Any, representative: np.ndarray) -> Any:
         quantization.quantize_static(
             str(prepared),
             str(target),
-            _Reader(representative),
+            _Reader(representative, batch_size),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
+            # Not signed: for those, processors with AVX2 or AVX-512 but without VNNI add two
+            # products in 16 bits, which overflows; the file is to be right on any.
+            weight_type=quantization.QuantType.QUInt8,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
         )
         return onnx.load(target)

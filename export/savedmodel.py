@@ -75,11 +75,38 @@ def export_savedmodel(
       UsageError: if the version exists or the arguments exclude each other.
       OSError: if the folder cannot be written.
     """
+    path = version_folder(Path(base), version)
+    notes = write_savedmodel(
+        exportable,
+        path,
+        input_dtype=input_dtype,
+        batch_size=batch_size,
+        image_size=image_size,
+        preprocessing=preprocessing,
+        warmup=warmup,
+    )
+    return path, notes
+
+
+def write_savedmodel(
+    exportable: Exportable,
+    path: Path,
+    *,
+    input_dtype: tf.DType = tf.float32,
+    batch_size: int | None = None,
+    image_size: int | None = None,
+    preprocessing: bool = True,
+    warmup: bool = True,
+) -> list[str]:
+    """Writes a SavedModel as a folder of any name; see `export_savedmodel`.
+
+    Returns:
+      Notes for the user.
+    """
     if not preprocessing and input_dtype != tf.float32:
         raise UsageError("--input_dtype: expected float32 with --nopreprocessing, received uint8")
     if not preprocessing:
         exportable.graph.check_normalization_is_apart()
-    path = version_folder(Path(base), version)
     notes = []
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(path) as folder:
         module = tf.Module(name="exported")
@@ -94,7 +121,7 @@ def export_savedmodel(
         if warmup:
             requests = _warmup_requests(exportable, signatures)
             notes += write_warmup(folder / WARMUP_FILE, exportable.graph.name, requests)
-    return path, notes
+    return notes
 
 
 def _signatures(

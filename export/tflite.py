@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python.convert import ConverterError
 
 from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.export.deploy_graph import INPUT_NAME
@@ -107,14 +108,20 @@ def _check(precision: str, representative: np.ndarray | None, preprocessing: boo
             f"representative images to measure ranges on, received {count}; "
             "give more with --images=FOLDER, or choose float16 or dynamic"
         )
-    check_calibrated(precision, preprocessing)
+    check_calibrated("tflite", precision, preprocessing)
 
 
-def check_calibrated(precision: str, preprocessing: bool) -> None:
-    """Raises a UsageError where pixels would be measured, and others calculated with."""
+def check_calibrated(flag: str, precision: str, preprocessing: bool) -> None:
+    """Raises a UsageError where pixels would be measured, and others calculated with.
+
+    Args:
+      flag: that asks for the file, for the message.
+      precision: of the file.
+      preprocessing: whether the file normalises pixels itself.
+    """
     if precision in CALIBRATED and not preprocessing:
         raise UsageError(
-            f"--tflite={precision}: expected the normalisation in the file, received "
+            f"--{flag}={precision}: expected the normalisation in the file, received "
             "--nopreprocessing"
         )
 
@@ -137,7 +144,7 @@ def _convert(function: Any, precision: str, representative: np.ndarray | None) -
                 # TensorFlow's calibrator warns of itself.
                 warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter")
                 return converter.convert()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, ConverterError) as error:
             raise TrainingFailure(f"TFLite {precision}: the converter failed: {error}") from error
 
 

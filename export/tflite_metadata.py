@@ -72,7 +72,7 @@ def add_metadata(
     metadata["input"]["any_image_size"] = any_size
     if not preprocessing:
         metadata["input"]["normalization"]["inside_the_model"] = False
-    return content + _archive(exportable, metadata)
+    return _with_archive(content, exportable, metadata)
 
 
 def read_metadata(content: bytes) -> tuple[dict[str, Any], list[str]]:
@@ -100,10 +100,14 @@ def _free_shapes(model: Any, any_batch: bool, any_size: bool) -> None:
         tensor.shapeSignature = shape
 
 
-def _archive(exportable: Exportable, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    # Stored, not deflated: Android's reader maps the files.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+def _with_archive(content: bytes, exportable: Exportable, metadata: dict[str, Any]) -> bytes:
+    """The model with an archive of files behind it, as Android's reader expects them.
+
+    It maps the files, so they are stored, not deflated; and it takes the archive's offsets as
+    those of the whole file, which is what appending gives.
+    """
+    buffer = io.BytesIO(content)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(LABELS_FILE, labels_text(exportable.labels))
         archive.writestr(JSON_FILE, json.dumps(metadata, indent=1))
     return buffer.getvalue()
@@ -115,6 +119,7 @@ def _standard_metadata(exportable: Exportable, preprocessing: bool) -> bytes:
     mean, std = [0.0], [1.0]  # what is left for the caller to do
     if normalization is not None and not preprocessing:
         mean, std = list(normalization.mean), list(normalization.std)
+    pixels = "pixels in [0, 255]" if preprocessing else "normalized pixels"
     process: Table = [
         (0, "uint8", _PROCESS_NORMALIZATION),
         (1, "table", [(0, "floats", mean), (1, "floats", std)]),
@@ -125,7 +130,7 @@ def _standard_metadata(exportable: Exportable, preprocessing: bool) -> bytes:
     ]
     image: Table = [
         (0, "string", "image"),
-        (1, "string", f"pixels in [0, 255], {graph.channels} channels"),
+        (1, "string", f"{pixels}, {graph.channels} channels"),
         (3, "table", content),
         (4, "tables", [process]),
         (5, "table", [(0, "floats", [255.0]), (1, "floats", [0.0])]),

@@ -325,6 +325,14 @@ def test_normalization_within_a_model_cannot_be_left_out():
     assert "not folded" in note
 
 
+def test_normalization_by_an_operation_cannot_be_left_out():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 3)(keras.layers.Lambda(lambda pixels: pixels / 127.5 - 1)(image))
+    graph = build_deploy_graph(keras.Model(image, x))
+    with pytest.raises(UsageError, match="--nopreprocessing: .* it is not known"):
+        graph.without_normalization()
+
+
 def test_a_network_without_normalization_says_so():
     graph = build_deploy_graph(make(include_preprocessing=False))
     (note,) = graph.notes

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -80,6 +81,23 @@ def test_int8(exportable, pixels, tmp_path):
     assert {entry.key for entry in onnx.load(path).metadata_props} >= {"labels", "preparation"}
 
 
+def test_int8_of_a_fixed_batch(exportable, pixels, tmp_path):
+    path = tmp_path / "a.onnx"
+    export_onnx(exportable, path, "int8", representative=pixels, batch_size=3)
+    assert OnnxRunner(path).run(pixels[:3].astype("f")).shape == (3, 7)
+
+
+def test_int8_computes_what_its_numbers_say(exportable, pixels, tmp_path):
+    """On any processor: without optimisations, onnxruntime computes quantised values in float."""
+    path = export_onnx(exportable, tmp_path / "a.onnx", "int8", representative=pixels)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, plain, ["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"image": pixels.astype("f")})
+    outputs = OnnxRunner(path).run(pixels.astype("f"))
+    assert np.abs(outputs - expected).mean() < 0.02
+
+
 @pytest.mark.parametrize("activation", ["gelu", "mish", "tanh", "hard_silu"])
 def test_other_activations(activation, make_network, pixels, tmp_path):
     model = make_network(activation, classes=7)
@@ -97,4 +115,6 @@ def test_bad_arguments(exportable, pixels, tmp_path):
         export_onnx(exportable, path, opset=19)
     with pytest.raises(UsageError, match=r"at least 32 representative.*received 3"):
         export_onnx(exportable, path, "int8", representative=pixels[:3])
+    with pytest.raises(UsageError, match=r"--onnx=int8: .*received --nopreprocessing"):
+        export_onnx(exportable, path, "int8", representative=pixels, preprocessing=False)
     assert not path.exists()

@@ -7,11 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
-from effnetv2_tf.errors import UsageError
+from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.export.layer_errors import image_side, layer_errors
 from effnetv2_tf.export.loading import predict, wrap_model
@@ -130,6 +131,25 @@ def test_standard_metadata_buffer(files):
     assert content[4:8] == b"M001"
     for text in (b"small", b"labels.txt", b"image", b"probabilities"):
         assert text in content
+
+
+def test_offsets_of_the_archive_are_those_of_the_file(files):
+    """Android's reader takes them as they stand, others add the length of what is before."""
+    content = files["float32"].read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    directory = int.from_bytes(content[end + 16 : end + 20], "little")
+    assert content[directory : directory + 4] == b"PK\x01\x02"
+    entry = int.from_bytes(content[directory + 42 : directory + 46], "little")
+    assert content[entry : entry + 4] == b"PK\x03\x04"
+
+
+def test_a_network_that_the_converter_refuses(tmp_path):
+    image = keras.Input((8, 8, 3))
+    refused = keras.layers.Lambda(lambda x: tf.linalg.svd(x, compute_uv=False))(image)
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(refused)))
+    subject = wrap_model(model, None, ImagePreparation(8))
+    with pytest.raises(TrainingFailure, match="TFLite float32: the converter failed"):
+        export_tflite(subject, tmp_path / "a.tflite")
 
 
 def test_signature_names(files):

@@ -18,7 +18,7 @@ from effnetv2_tf.export.onnx import export_onnx
 from effnetv2_tf.export.runtimes import Artefact, TFLiteRunner
 from effnetv2_tf.export.tflite import export_tflite
 from effnetv2_tf.export.tflite_metadata import read_metadata
-from effnetv2_tf.export.verification import held_out, verify
+from effnetv2_tf.export.verification import Verdict, held_out, verify
 
 
 class FewImages:
@@ -175,6 +175,27 @@ def test_a_refused_file_replaces_none(calibrated, tmp_path):
         assert verdict.status == status
         assert path.is_file()
         assert path.with_name("model_int8.refused.tflite").exists() is (status == "refused")
+
+
+@pytest.mark.parametrize("kind", ["savedmodel", "tflite", "onnx"])
+def test_what_fails_replaces_nothing_and_no_server_takes_it_up(
+    kind, exportable, tmp_path, monkeypatch
+):
+    options = ExportOptions(tflite=("float32",), check_images=20)
+    (before,) = export(exportable, tmp_path, [kind], options).verdicts
+    there = {path: path.stat().st_mtime_ns for path in before.artefact.path.parent.iterdir()}
+
+    def wrong(artefact, *arguments, **options):
+        assert artefact.path.exists()
+        return Verdict(artefact, "failed", "outputs differ")
+
+    monkeypatch.setattr("effnetv2_tf.export.exporter.verify", wrong)
+    for _ in range(2):  # the second replaces what is left of the first
+        (verdict,) = export(exportable, tmp_path, [kind], options).verdicts
+        assert verdict.artefact.path.exists() and ".failed" in verdict.artefact.path.name
+        now = {path: path.stat().st_mtime_ns for path in before.artefact.path.parent.iterdir()}
+        assert now.pop(verdict.artefact.path)
+        assert now == there
 
 
 def test_a_report_does_not_outlive_its_files(calibrated, tmp_path, monkeypatch):
