@@ -20,6 +20,7 @@ from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.folding import NotFoldable, convolutions, fold, layers_in_order
 from effnetv2_tf.export.graph_steps import KerasNetwork, Normalization, Step, activate
 from effnetv2_tf.models.layers import InputNormalization
+from effnetv2_tf.models.outputs import output_activation
 
 INPUT_NAME = "image"
 PROBABILITIES = "probabilities"
@@ -165,15 +166,15 @@ def build_deploy_graph(model: keras.Model) -> DeployGraph:
     Raises:
       UsageError: if the model does not take one batch of images, or cannot be made float32.
     """
-    channels, image_shape = _input_of(model)
+    channels, image_shape = input_of(model)
     classes = _classes_of(model)
     try:
         steps, activation = fold(layers_in_order(model))
-        output_activation = activation
+        last_activation = activation
         note = None
     except NotFoldable as reason:
         steps, activation = [KerasNetwork(float32_copy(model))], "linear"
-        output_activation = _last_activation(model)
+        last_activation = output_activation(model) or "linear"
         note = f"batch norms not folded: {reason}"
     normalization = None
     if steps and isinstance(steps[0], Normalization):
@@ -185,8 +186,8 @@ def build_deploy_graph(model: keras.Model) -> DeployGraph:
         normalization=normalization,
         steps=tuple(steps),
         activation=activation,
-        output_activation=output_activation,
-        output_name=_output_name(model, output_activation, note is None),
+        output_activation=last_activation,
+        output_name=_output_name(model, last_activation, note is None),
         classes=classes,
         note=note,
         inner_normalization=() if note is None else _normalizing_layers(model),
@@ -232,7 +233,12 @@ def _in_float32(config: Any) -> Any:
     return config
 
 
-def _input_of(model: keras.Model) -> tuple[int, tuple[int | None, int | None]]:
+def input_of(model: keras.Model) -> tuple[int, tuple[int | None, int | None]]:
+    """Channels, and (height, width), of the images that a model takes; None for any.
+
+    Raises:
+      UsageError: if it does not take one batch of images.
+    """
     inputs = getattr(model, "inputs", None) or []
     shapes = [tuple(tensor.shape) for tensor in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] is None:
@@ -251,16 +257,6 @@ def _classes_of(model: keras.Model) -> int | None:
         raise UsageError(f"model {model.name!r}: expected one output, received {len(outputs)}")
     shape = tuple(outputs[0].shape)
     return int(shape[-1]) if len(shape) == 2 and shape[-1] is not None else None
-
-
-def _last_activation(model: keras.Model) -> str:
-    """The activation of a model's last layer; `"linear"` if it has none that is known."""
-    last = model.layers[-1]
-    if isinstance(last, keras.Model) and bool(last.layers):
-        return _last_activation(last)
-    if isinstance(last, keras.layers.Softmax):
-        return "softmax"
-    return getattr(getattr(last, "activation", None), "__name__", "linear")
 
 
 def _output_name(model: keras.Model, activation: str, folded: bool) -> str:

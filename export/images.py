@@ -218,11 +218,14 @@ class RandomImages:
         size, channels = preparation.image_size, preparation.channels
         generator = np.random.default_rng(_SEED)
         noise = generator.uniform(-0.5, 0.5, (count, 8, 8, channels)).astype(np.float32)
-        patterns = tf.image.resize(noise, (size, size), "bicubic").numpy()
         # Images of one brightness would all look alike after the network's pooling.
         contrast = generator.uniform(0.1, 1.0, (count, 1, 1, 1))
         color = generator.uniform(0.1, 0.9, (count, 1, 1, channels))
-        pixels = np.rint((patterns * contrast + color) * 255).clip(0, 255).astype(np.uint8)
+        pixels = np.empty((count, size, size, channels), np.uint8)
+        for number in range(count):  # one by one: all of them as floats would take gigabytes
+            pattern = tf.image.resize(noise[number], (size, size), "bicubic").numpy()
+            values = (pattern * contrast[number] + color[number]) * 255
+            pixels[number] = np.rint(values).clip(0, 255)
         return Images(pixels, None, "random patterns")
 
     def representative(self, preparation: ImagePreparation, count: int) -> Images:

@@ -16,7 +16,12 @@ import effnetv2_tf.models.layers  # noqa: F401  registers the classes for load_m
 from effnetv2_tf import keras_compat
 from effnetv2_tf.data.sources import DataError
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.export.deploy_graph import DeployGraph, build_deploy_graph, float32_copy
+from effnetv2_tf.export.deploy_graph import (
+    DeployGraph,
+    build_deploy_graph,
+    float32_copy,
+    input_of,
+)
 from effnetv2_tf.export.images import (
     FolderImages,
     ImagePreparation,
@@ -139,7 +144,7 @@ def load_keras_file(
         model = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"--keras_file: {path} cannot be loaded: {error}") from error
-    size = image_size or model.input_shape[1]
+    size = image_size or input_of(model)[1][0]
     preparation = None if size is None else usual_preparation(model, size, crop)
     return wrap_model(model, labels, preparation, images, origin=str(path))
 

@@ -12,6 +12,7 @@ import keras
 
 import effnetv2_tf.loading  # noqa: F401  registers the classes for load_model
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.deploy_graph import input_of
 from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.export.loading import load_model_dir, usual_preparation
 from effnetv2_tf.files import read_lines
@@ -86,7 +87,7 @@ def open_file(
         no size is known.
     """
     model = load_keras_file(path)
-    size = image_size or model.input_shape[1]
+    size = image_size or input_of(model)[1][0]
     if size is None:
         raise UsageError(
             f"--image_size: expected the side in pixels at which {path} is used, which takes "

@@ -18,6 +18,7 @@ import tensorflow as tf
 from effnetv2_tf.data.sources.validity import find_fault
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.images import ImagePreparation
+from effnetv2_tf.models.outputs import output_activation
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Predictor:
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities (count, classes) of prepared images (count, size, size, channels)."""
         outputs = self.model(pixels, training=False)
-        if _gives_logits(self.model):
+        if output_activation(self.model) == "linear":
             outputs = tf.nn.softmax(outputs) if len(self.labels) > 1 else tf.sigmoid(outputs)
         return np.asarray(outputs, np.float32)
 
@@ -183,10 +184,3 @@ def _check_image_shape(model: keras.Model, preparation: ImagePreparation) -> Non
             f"model {model.name!r}: expected images (height, width, channels) of {own}, "
             f"received {given}"
         )
-
-
-def _gives_logits(model: keras.Model) -> bool:
-    last = model.layers[-1]
-    if not isinstance(last, keras.layers.Dense):
-        return False
-    return getattr(last.activation, "__name__", None) == "linear"

@@ -89,6 +89,14 @@ def test_a_jpeg_damaged_within_is_reported(image_folder, classifier):
     assert result == Unreadable(bad, "broken image: it cannot be decoded")
 
 
+@pytest.mark.skipif(not hasattr(keras, "ops"), reason="Keras 2 has no operations")
+def test_probabilities_by_an_operation_stay_as_they_are(image_folder, classifier):
+    model = keras.Model(classifier.input, keras.ops.softmax(classifier.output * 1.0))
+    pixels = Predictor(model, ImagePreparation(16)).read(image_folder / "cats/wide.jpg")[None]
+    found = Predictor(model, ImagePreparation(16)).probabilities(pixels)
+    np.testing.assert_allclose(found, model(pixels), atol=1e-6)
+
+
 def test_logits_become_probabilities(image_folder, classifier):
     files = [image_folder / "cats/wide.jpg"]
     (expected,) = predict_images(classifier, ImagePreparation(16), files)

@@ -1,0 +1,30 @@
+"""What a Keras model's outputs are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+def output_activation(model: keras.Model) -> str | None:
+    """The name of the activation that a model ends with, or None if that is not known.
+
+    It may be a layer's, an operation's (`keras.ops.softmax`), or that of a model within. An
+    `Activation("linear")` behind a classifier, as is usual in mixed precision, changes nothing.
+    """
+    steps = list(getattr(model, "operations", None) or model.layers)
+    while len(steps) > 1 and isinstance(steps[-1], keras.layers.Activation):
+        if _activation_name(steps[-1]) != "linear":
+            break
+        steps.pop()
+    last = steps[-1]
+    if isinstance(last, keras.Model) and last.layers:
+        return output_activation(last)
+    if isinstance(last, keras.layers.Layer) and not isinstance(last, keras.layers.Softmax):
+        return _activation_name(last)
+    return type(last).__name__.lower()  # that of `keras.ops.softmax` is Softmax
+
+
+def _activation_name(layer: Any) -> str | None:
+    return getattr(getattr(layer, "activation", None), "__name__", None)
