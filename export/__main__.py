@@ -109,6 +109,28 @@ def _check_request() -> None:
         if _OUTPUT_DIR.value is None:
             raise UsageError("--output_dir: expected with --keras_file, received none")
     requests.check_formats(_FORMATS.value)
+    _check_no_flag_is_idle()
+
+
+def _check_no_flag_is_idle() -> None:
+    """Raises a UsageError for a flag that was given and would change nothing."""
+    source, other = _MODEL_DIR.name, _KERAS_FILE.name
+    idle: tuple[flags.FlagHolder, ...] = (_LABELS, _IMAGE_SIZE, _CROP)
+    if _MODEL_DIR.value is None:
+        source, other, idle = other, source, (_CHECKPOINT, _RAW)
+    for flag in idle:
+        if flag.present:
+            hint = f"; --{_FIXED_SIZE.name} makes one size of it" if flag is _IMAGE_SIZE else ""
+            raise UsageError(
+                f"--{flag.name}: expected with --{other} alone, received it with --{source}, "
+                f"which brings its own{hint}"
+            )
+    for precisions, name in ((_TFLITE, requests.TFLITE), (_ONNX, requests.ONNX)):
+        if precisions.present and name not in _FORMATS.value:
+            raise UsageError(
+                f"--{precisions.name}: expected with {name} in --formats, received "
+                f"--formats={','.join(_FORMATS.value)}"
+            )
 
 
 def _load() -> tuple[Exportable, Path]:

@@ -14,13 +14,13 @@ from effnetv2_tf.data.broken_images import broken_images_named
 from effnetv2_tf.data.decoding import decode_pixels, to_channels
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
+from effnetv2_tf.data.sources.image_listing import EXTENSIONS, files_below, is_image_name
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.training import build
 from effnetv2_tf.training.class_names import check_class_names
 from effnetv2_tf.training.recipe import Recipe
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _SEED = 20210401  # any; fixed, so that two exports of a network are checked on the same images
 
 
@@ -191,12 +191,12 @@ class FolderImages:
     def _files(self) -> list[Path]:
         if not self.folder.is_dir():
             raise UsageError(f"--images: expected a folder, received {str(self.folder)!r}")
-        files = [p for p in self.folder.rglob("*") if p.suffix.lower() in _SUFFIXES]
+        files = [path for path in files_below(self.folder) if is_image_name(path)]
         if not files:
             raise UsageError(
-                f"--images: expected {', '.join(_SUFFIXES)} files, {self.folder} has none"
+                f"--images: expected {', '.join(EXTENSIONS)} files, {self.folder} has none"
             )
-        return sorted(files)
+        return files
 
     def _read(self, files: list[Path], preparation: ImagePreparation, count: int) -> Images:
         order = np.random.default_rng(_SEED).permutation(len(files))[:count]

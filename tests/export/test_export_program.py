@@ -148,11 +148,15 @@ def test_an_unknown_format_is_named_at_once(model_dir):
         (("--keras_file=/no/such.keras", "--output_dir=/tmp/x"), "does not exist"),
         ((f"--keras_file={__file__}",), "--output_dir: expected with --keras_file"),
         (("--formast=onnx",), "formast"),
+        (("--model_dir=RUN", "--image_size=64"), "--image_size: expected with --keras_file alone"),
+        (("--model_dir=RUN", "--labels=names.txt"), "--labels: expected with --keras_file alone"),
+        (("--model_dir=RUN", "--formats=tflite", "--onnx=int8"), "--onnx: expected with onnx in"),
         (("--model_dir=a", "--output_dir="), "--output_dir: expected the folder to export to"),
     ],
 )
-def test_wrong_use_is_one_line_and_2(arguments, message):
-    done = run(*arguments)
+def test_wrong_use_is_one_line_and_2(arguments, message, tmp_path):
+    (tmp_path / "recipe.yaml").touch()
+    done = run(*(argument.replace("RUN", str(tmp_path)) for argument in arguments))
     assert done.returncode == 2
     assert last_line(done).startswith("error: ")
     assert message in last_line(done)

@@ -293,6 +293,8 @@ def test_images_of_a_folder(tmp_path):
 
     for number in range(6):
         Image.new("RGB", (40, 30), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "._0.png").write_bytes(b"what a Mac writes beside it")
+    (tmp_path / "folder.png").mkdir()
     supply, preparation = FolderImages(tmp_path), ImagePreparation(16)
     checked = supply.held_out(preparation, 10).pixels
     calibration = supply.representative(preparation, 2).pixels
