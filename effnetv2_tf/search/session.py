@@ -139,7 +139,7 @@ class Session:
         except Exception as error:
             reason = _one_line(error)
             trial.set_user_attr(REASON, reason)
-            if not isinstance(error, LimitExceeded):
+            if not isinstance(error, LimitExceeded) and SAME_AS not in trial.user_attrs:
                 self._failed_alike = [r for r in self._failed_alike if r == reason] + [reason]
             raise
         self._failed_alike = []

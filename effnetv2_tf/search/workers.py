@@ -99,6 +99,6 @@ def _work(job: SearchJob, worker: int, workers: int) -> None:
         Session(job).work()
     except RunStopped as stopped:
         print(f"Worker {os.getpid()}: {stopped}", flush=True)
-    except UsageError as error:
+    except (UsageError, TrainingFailure) as error:
         print(f"Worker {os.getpid()}: error: {error}", flush=True)
-        raise SystemExit(2) from error
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from error

@@ -132,6 +132,16 @@ def test_a_network_that_failed_is_not_trained_again(make_job, pretend):
         )
 
 
+def test_a_known_failure_that_is_proposed_again_and_again_ends_no_search(make_job, pretend):
+    def fails(task, limits, listen):
+        pretend.tasks.append(task)
+        raise TrainingFailure("the process was ended by signal SIGKILL")
+
+    space = ("space.layers=[1]", "space.kernel_sizes=[3]", "space.expansions=[4]")
+    trials = _work(make_job("trials.number=9", *space, "space.blocks=[fused]"), fails)
+    assert len(trials) == 9 and len(pretend.tasks) <= 2
+
+
 def test_if_all_fail_the_first_reason_is_told(make_job):
     def fails(task, limits, listen):
         raise OSError("disk full")
