@@ -7,8 +7,8 @@ ADDONS_PYTHON ?= $(PYTHON)
 ADDONS_VENV := .venv-addons
 ADDONS_RUN := $(ADDONS_VENV)/bin/python
 ADDONS_CONSTRAINTS := constraints-addons.txt
-# Files or folders for make test-addons in place of all.
-TESTS ?=
+# Files or folders, in place of all.
+ADDONS_TESTS ?=
 
 .PHONY: install install-test install-addons train test test-slow test-long test-addons \
   test-cross-stack lint benchmark clean
@@ -47,7 +47,7 @@ test-long: install-test
 	$(RUN) -m pytest -m long
 
 test-addons: install-addons
-	$(ADDONS_RUN) -m pytest -m "not slow and not long and not cross_stack" $(TESTS)
+	$(ADDONS_RUN) -m pytest -m "not slow and not long and not cross_stack" $(ADDONS_TESTS)
 
 test-cross-stack: install-test install-addons
 	EFFNETV2_TF_OTHER_PYTHON=$(CURDIR)/$(ADDONS_RUN) $(RUN) -m pytest -m cross_stack

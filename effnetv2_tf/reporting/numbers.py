@@ -13,3 +13,10 @@ def short_count(count: float) -> str:
             decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
             return f"{value:.{decimals}f} {unit}"
     return f"{count:.0f}"
+
+
+def short_duration(seconds: float) -> str:
+    """Seconds up to 100 of them, minutes up to 100, then hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

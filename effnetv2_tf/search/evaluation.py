@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from effnetv2_tf.search.trials import (
     RETRY_OF,
     REWARD,
     SAME_AS,
+    is_set_aside,
 )
 from effnetv2_tf.training.isolated_run import Limits, run_isolated
 from effnetv2_tf.training.recipe import Recipe
@@ -88,13 +89,10 @@ class Evaluation:
             decision.name: trial.suggest_categorical(decision.name, decision.choices)
             for decision in self._space.decisions
         }
-        finished = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        hopeless = trial.study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        known = next((t for t in (*finished, *hopeless) if t.params == choices), None)
+        trials = trial.study.get_trials(deepcopy=False)
+        known = tried_before(trials, choices, failed=RETRY_OF not in trial.user_attrs)
         if known is not None:
             return self._record_known(trial, known)
-        if RETRY_OF not in trial.user_attrs:
-            refuse_known_failure(trial, choices)
         folder = trial.user_attrs.get(FOLDER) or f"trials/{trial.number:05d}"
         trial.set_user_attr(FOLDER, folder)
         recipe = self._space.recipe(self._space.decode(choices), self._proxy)
@@ -105,7 +103,7 @@ class Evaluation:
             self._backbone,
             self._timing,
             self._output / "step_times.json",
-            self._neighbour(trial, choices, finished) if self._inherits else None,
+            self._neighbour(trial, choices, trials) if self._inherits else None,
         )
         measured: dict[str, Any] = {}
         result = self._try_task(task, self._limits, lambda news: self._note(trial, measured, news))
@@ -114,6 +112,8 @@ class Evaluation:
     def _record_known(self, trial: optuna.Trial, known: FrozenTrial) -> tuple[float, ...]:
         """Takes over what an earlier trial of the same network came to."""
         trial.set_user_attr(SAME_AS, known.number)
+        if known.state == TrialState.FAIL:
+            raise TrainingFailure(known.user_attrs[REASON])
         objectives = self._record(trial, known.user_attrs[MEASUREMENT])
         if known.state == TrialState.PRUNED:
             raise optuna.TrialPruned(f"as hopeless as trial {known.number}")
@@ -142,12 +142,13 @@ class Evaluation:
         return objectives
 
     def _neighbour(
-        self, trial: optuna.Trial, choices: Mapping[str, Any], finished: list[FrozenTrial]
+        self, trial: optuna.Trial, choices: Mapping[str, Any], trials: list[FrozenTrial]
     ) -> Path | None:
         """Folder of the finished trial that differs in the fewest decisions, the latest of them.
 
         A trial that is made again keeps the one that it began with.
         """
+        finished = [t for t in trials if t.state == TrialState.COMPLETE]
         before = [t for t in finished if t.number == trial.user_attrs.get(INHERITED_FROM)]
         finished = before or finished
         near = [t for t in finished if (self._output / t.user_attrs.get(FOLDER, "-")).is_dir()]
@@ -158,13 +159,19 @@ class Evaluation:
         return self._output / nearest.user_attrs[FOLDER]
 
 
-def refuse_known_failure(trial: optuna.Trial, choices: Mapping[str, Any]) -> None:
-    """Raises what an earlier trial of the same network failed of, if there is one."""
-    failed = trial.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    known = next((t for t in failed if t.params == choices and REASON in t.user_attrs), None)
-    if known is not None:
-        trial.set_user_attr(SAME_AS, known.number)
-        raise TrainingFailure(known.user_attrs[REASON])
+def tried_before(
+    trials: Sequence[FrozenTrial], choices: Mapping[str, Any], *, failed: bool
+) -> FrozenTrial | None:
+    """The trial of the same network that tells most: finished, stopped early, or failed.
+
+    Args:
+      trials: of the study.
+      choices: of the network.
+      failed: whether a failed trial will do.
+    """
+    states = [TrialState.COMPLETE, TrialState.PRUNED, *([TrialState.FAIL] if failed else [])]
+    same = (t for t in trials if t.state in states and t.params == choices and not is_set_aside(t))
+    return min(same, key=lambda t: states.index(t.state), default=None)
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> int:

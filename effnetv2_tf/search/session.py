@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_tf.errors import RunStopped, TrainingFailure
+from effnetv2_tf.reporting.numbers import short_duration
 from effnetv2_tf.search import study as studies
 from effnetv2_tf.search.build import build_pruner, build_reward, build_sampler, build_space
 from effnetv2_tf.search.config import SearchJob, load_recipes
@@ -55,15 +56,16 @@ class Session:
         reward = build_reward(config, self.proxy, self.classes, self.channels)
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # trials are told of here
         self._storage = studies.open_storage(job.storage)
+        description = self._description()
         backbone = self.space.backbone_point() if config.trials.start_with_backbone else None
         self.study = studies.open_study(
             self._storage,
             job.study,
-            self._description(),
+            description,
             reward.directions,
             first=None if backbone is None else self.space.encode(backbone),
         )
-        studies.claim_folder(job.output, job.study, self._description())
+        studies.claim_folder(job.output, job.study, description)
         self._evaluate = Evaluation(config, self.space, reward, self.proxy, job.output, try_task)
         self._stopped: RunStopped | None = None
         self._failed_alike: list[str] = []  # the latest networks' reasons, as long as they agree
@@ -170,7 +172,7 @@ class Session:
         trials = study.get_trials(deepcopy=False)
         write_table(self.job.output, trials, study.directions)
         done, budget = ended(trials), self.job.budget
-        left = _duration(_seconds_left(trials, budget)) if len(done) < budget else None
+        left = short_duration(_seconds_left(trials, budget)) if len(done) < budget else None
         print(
             f"[{len(done)} of {budget}] trial {trial.number}: {_outcome(trial)}"
             + (f"; about {left} left" if left else ""),
@@ -213,9 +215,3 @@ def _outcome(trial: FrozenTrial) -> str:
 def _one_line(error: Exception) -> str:
     message = " ".join(str(error).split())[:500]
     return message if isinstance(error, TrainingFailure) else f"{type(error).__name__}: {message}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

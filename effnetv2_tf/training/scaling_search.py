@@ -20,6 +20,7 @@ from typing import Any
 from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.files import write_text
 from effnetv2_tf.models.compound_scaling import Coefficients
+from effnetv2_tf.reporting.numbers import short_duration
 from effnetv2_tf.reporting.scaling_search import draw_scaling_search, ranked
 from effnetv2_tf.training import build
 from effnetv2_tf.training.interruptions import only_run_in
@@ -114,7 +115,7 @@ class ScalingSearch:
             summary = self._publish(results)
             if number < len(waiting):
                 seconds = (time.perf_counter() - began) / number * (len(waiting) - number)
-                print(f"  about {_duration(seconds)} left", flush=True)
+                print(f"  about {short_duration(seconds)} left", flush=True)
         if summary["best"] is None:
             first = next(iter(results.values()))
             raise TrainingFailure(
@@ -142,7 +143,7 @@ class ScalingSearch:
         else:
             accuracy, seconds = summary["accuracy"], summary["train_seconds"]
             result = replace(result, status="finished", accuracy=accuracy, train_seconds=seconds)
-            print(f"  {accuracy:.2%} after {_duration(seconds)} of training")
+            print(f"  {accuracy:.2%} after {short_duration(seconds)} of training")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / RESULT_NAME, json.dumps(asdict(result), indent=2) + "\n")
         return result
@@ -225,9 +226,3 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         values |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return values
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from effnetv2_tf.reporting.numbers import short_count
+from effnetv2_tf.reporting.numbers import short_count, short_duration
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,11 @@ from effnetv2_tf.reporting.numbers import short_count
 )
 def test_three_digits_and_a_unit(count, text):
     assert short_count(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5990, "100 min"), (6000, "1.7 h")],
+)
+def test_durations(seconds, text):
+    assert short_duration(seconds) == text

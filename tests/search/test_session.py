@@ -205,7 +205,7 @@ def test_a_small_network_with_less_accuracy_is_not_hopeless(make_job, pretend):
 
 
 def test_after_its_last_epoch_no_trial_is_stopped_early(make_job, pretend):
-    # Beside the others from the first epoch on, but the pruner is asked after the second only.
+    # Worse than the others at every epoch; the pruner's warm-up ends with the last one.
     pretend.accuracy = lambda task, layers: 0.8 / len(pretend.tasks)
     pruning = "trials.pruning={startup_trials: 2, warmup_epochs: 3}"
     trials = _work(make_job("trials.number=4", "proxy={training.epochs: 3}", pruning), pretend)

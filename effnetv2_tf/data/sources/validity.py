@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,8 +60,14 @@ def _is_valid_at_length(encoded: tf.Tensor) -> tf.Tensor:
     gif = _starts_with(encoded, GIF_STARTS[0]) | _starts_with(encoded, GIF_STARTS[1])
     return tf.case(
         [
-            (_starts_with(encoded, JPEG_START), lambda: _jpeg_ends(encoded)),
-            (_starts_with(encoded, PNG_START), lambda: _png_ends(encoded)),
+            (
+                _starts_with(encoded, JPEG_START),
+                lambda: _ends_with(encoded, JPEG_END, lambda: _from_first_scan(encoded)),
+            ),
+            (
+                _starts_with(encoded, PNG_START),
+                lambda: _ends_with(encoded, PNG_END, lambda: _bytes(encoded)),
+            ),
             (gif, lambda: tf.reduce_any(_without_zeros(_tail(encoded))[-1:] == GIF_END[0])),
             (_starts_with(encoded, BMP_START), lambda: is_readable_bmp(encoded)),
         ],
@@ -73,19 +79,12 @@ def _starts_with(encoded: tf.Tensor, prefix: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(encoded, 0, len(prefix)), prefix)
 
 
-def _jpeg_ends(encoded: tf.Tensor) -> tf.Tensor:
+def _ends_with(encoded: tf.Tensor, marker: bytes, elsewhere: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """Whether the last `TAIL_BYTES` contain the marker, or else the bytes from `elsewhere`."""
     return tf.cond(
-        _has_marker(_tail(encoded), JPEG_END),
+        _has_marker(_tail(encoded), marker),
         lambda: tf.constant(True),
-        lambda: _has_marker(_from_first_scan(encoded), JPEG_END),
-    )
-
-
-def _png_ends(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.cond(
-        _has_marker(_tail(encoded), PNG_END),
-        lambda: tf.constant(True),
-        lambda: _has_marker(tf.io.decode_raw(encoded, tf.uint8), PNG_END),
+        lambda: _has_marker(elsewhere(), marker),
     )
 
 
@@ -94,7 +93,7 @@ def _from_first_scan(jpeg: tf.Tensor) -> tf.Tensor:
 
     Its headers are left out: a thumbnail in them has an end of its own.
     """
-    data = tf.cast(tf.io.decode_raw(jpeg, tf.uint8), tf.int32)
+    data = tf.cast(_bytes(jpeg), tf.int32)
     size = tf.size(data)
     padded = tf.pad(data, [[0, 4]])  # so that a segment's marker and length can always be read
 
@@ -117,7 +116,11 @@ def _has_marker(data: tf.Tensor, marker: bytes) -> tf.Tensor:
 
 def _tail(encoded: tf.Tensor) -> tf.Tensor:
     start = tf.maximum(tf.strings.length(encoded) - TAIL_BYTES, 0)
-    return tf.io.decode_raw(tf.strings.substr(encoded, start, TAIL_BYTES), tf.uint8)
+    return _bytes(tf.strings.substr(encoded, start, TAIL_BYTES))
+
+
+def _bytes(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_raw(encoded, tf.uint8)
 
 
 def _without_zeros(data: tf.Tensor) -> tf.Tensor:
