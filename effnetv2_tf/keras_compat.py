@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
@@ -322,7 +323,8 @@ def learning_rate_value(optimizer: Any) -> Any:
     if rate is None:
         rate = optimizer.learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        return rate(tf.convert_to_tensor(optimizer.iterations))
+        # Keras 3 looks the step up, also where several make one update.
+        return rate(tf.convert_to_tensor(tf_variable(step_counter(optimizer))))
     return tf.convert_to_tensor(optimizer.learning_rate)
 
 
@@ -336,6 +338,25 @@ def build_metrics(model: keras.Model, outputs: tf.Tensor) -> None:
     else:
         model.compiled_loss.build(outputs)
         model.compiled_metrics.build(outputs, outputs)
+
+
+def build_unbuilt_metrics(model: keras.Model, element_spec: Any) -> None:
+    """Creates the variables of a compiled model's metrics, if they have none yet.
+
+    `fit` of Keras 3 fails at the end of an epoch in which no step was made without them.
+
+    Args:
+      model: compiled.
+      element_spec: of batches as `fit` takes them.
+    """
+    if KERAS_3:
+        model._symbolic_build(data_batch=element_spec)
+
+
+def metrics_counted(model: keras.Model) -> dict[str, Any]:
+    """The values of a compiled model's metrics; empty if they have counted nothing yet."""
+    sums = named_metric_variables(model).values()
+    return model.get_metrics_result() if any(np.any(v.numpy()) for v in sums) else {}
 
 
 def named_metric_variables(model: keras.Model) -> dict[str, Any]:

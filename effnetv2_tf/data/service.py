@@ -11,7 +11,6 @@ What holds for the order of the data, with `n` workers of the service:
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Callable
 
@@ -19,22 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf.data.decoding import decode_pixels, grey_pixel
+from effnetv2_tf.data.service_address import check_address
 from effnetv2_tf.data.sources import BadRecords, DataError, is_valid_image
 
-_ADDRESS = re.compile(r"grpc://(?P<host>[^/:\s]+):(?P<port>\d{1,5})")
 CONNECT_SECONDS = 10.0
-
-
-def check_address(address: str) -> tuple[str, int]:
-    """Host and port of `grpc://host:port`.
-
-    Raises:
-      ValueError: if it is something else.
-    """
-    match = _ADDRESS.fullmatch(address)
-    if match is None or not 0 < int(match["port"]) < 65536:
-        raise ValueError(f"expected grpc://host:port, received {address!r}")
-    return match["host"], int(match["port"])
 
 
 def check_reachable(address: str) -> None:

@@ -36,6 +36,10 @@ def distribute(strategy: tf.distribute.Strategy, make_dataset: MakeDataset, shar
     if shares and num_input_pipelines(strategy) > 1:
         return strategy.distribute_datasets_from_function(make_dataset)
     dataset = make_dataset(None)
-    if is_distributed(strategy):
-        return strategy.experimental_distribute_dataset(dataset)
-    return dataset
+    if not is_distributed(strategy):
+        return dataset
+    # TensorFlow would by itself deal out files, and several machines together skip more steps
+    # than one did.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return strategy.experimental_distribute_dataset(dataset.with_options(options))

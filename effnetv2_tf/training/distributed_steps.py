@@ -26,7 +26,8 @@ def make_train_function(model: keras.Model) -> Callable[[Any], Logs]:
       model: compiled, made under its strategy.
 
     Returns:
-      A function from an iterator over the strategy's data to the mean of the replicas' logs.
+      A function from an iterator over the strategy's data to the mean of the replicas' logs; one
+      that Python runs line by line if the model was compiled with `run_eagerly`.
 
     Raises:
       ValueError: if `jit_compile` is asked for on CPUs, whose replicas XLA cannot connect.
@@ -52,7 +53,7 @@ def make_train_function(model: keras.Model) -> Callable[[Any], Logs]:
             )
         return logs
 
-    return tf.function(all_steps, reduce_retracing=True)
+    return all_steps if model.run_eagerly else tf.function(all_steps, reduce_retracing=True)
 
 
 def _replica_step(model: keras.Model) -> Callable[[Any], Logs]:

@@ -34,7 +34,8 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
 
     While `averaging` is False the averages are the last weights themselves. A model that is
     compiled again goes on with its averages; t counts the new optimizer's updates. With
-    `steps_per_execution` k only every k-th weights are seen, and count as k times the same.
+    `steps_per_execution` k only every k-th weights are seen, and count as k times the same. Of a
+    model that its first batch builds, the averages begin with the weights after that batch.
 
     Other callbacks know the raw weights alone, unless `swap_on_epoch` shows them the averages:
     `ModelCheckpoint` and `EarlyStopping` want that, `BackupAndRestore` the raw weights. The
@@ -84,12 +85,17 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         """Creates the averages as copies of the weights, once.
 
         Raises:
-          ValueError: if they are those of another model, it is not compiled, or weights are in
-            half precision.
+          ValueError: if they are those of another model, it is not built or not compiled, or
+            weights are in half precision.
         """
         if self.averages:
             self._check_same(model)
             return
+        if not model.built:
+            raise ValueError(
+                "ExponentialMovingAverage: expected a model that has its weights. Received: "
+                f"{model.name!r}, not built; call it on a batch first, or leave `build` to `fit`."
+            )
         _check_precision(model)
         if getattr(model, "optimizer", None) is None:
             raise ValueError(
@@ -120,23 +126,27 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._begins = not self.averages
+        self._begins, self._epoch = not self.averages, None
+        if not self.model.built:
+            return  # until its first batch
         self.build(self.model)
         self._follow(self.model.optimizer)
         if self._applied and self._shown is not None and np.any(self._shown != self._fingerprint()):
             # Other weights have taken the averages' place: those of another epoch, or loaded ones.
             self._applied, self._begins = False, True
         self.restore_raw()
-        self._epoch = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.restore_raw()
         self._epoch = epoch
-        if self._begins:  # only now have all callbacks restored what they restore
-            self._begins = False
+        if self._begins and self.averages:
+            self._begins = False  # only now have all callbacks restored what they restore
             self._begin()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self.averages:
+            self.build(self.model)
+            self._begins = False
         if self.every == "step":
             self._update(tf.constant(self.decay if self.averaging else 0.0))
 

@@ -23,14 +23,16 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
       any_worker: tells whether its argument is true for any of the workers that train together.
-      every_batches: how often to ask, from the start of an epoch or a validation on; workers
-        have to talk to each other for it.
+      every_calls: how often to ask, from the first batch of an epoch or a validation on; workers
+        have to talk to each other for it. With `steps_per_execution` Keras calls once in so many
+        batches.
     """
 
-    def __init__(self, any_worker: Callable[[bool], bool] = bool, every_batches: int = 1) -> None:
+    def __init__(self, any_worker: Callable[[bool], bool] = bool, every_calls: int = 1) -> None:
         super().__init__()
         self._any_worker = any_worker
-        self._every_batches = every_batches
+        self._every_calls = every_calls
+        self._calls = 0
         self.received: signal.Signals | None = None
 
     @contextlib.contextmanager
@@ -51,14 +53,21 @@ class StopOnSignal(keras.callbacks.Callback):  # type: ignore[misc]
             print("\nStopping after this step; Ctrl-C again stops at once.", flush=True)
         self.received = signal.Signals(number)
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._calls = 0
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._calls = 0
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._stop_if_asked(batch)
+        self._stop_if_asked()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._stop_if_asked(batch)
+        self._stop_if_asked()
 
-    def _stop_if_asked(self, batch: int) -> None:
-        if batch % self._every_batches:
+    def _stop_if_asked(self) -> None:
+        self._calls += 1  # the batch's number may never be a multiple
+        if (self._calls - 1) % self._every_calls:
             return
         if self._any_worker(self.received is not None):
             raise RunStopped(self.received.name if self.received else "SIGTERM of another worker")

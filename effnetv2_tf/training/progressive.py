@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +17,7 @@ import tensorflow as tf
 from effnetv2_tf import keras_compat
 from effnetv2_tf.garbage import collection_paused
 from effnetv2_tf.models.input_range import EfficientNet
-from effnetv2_tf.training import distributed_steps
+from effnetv2_tf.training import distributed_steps, progressive_checks
 from effnetv2_tf.training.distributed_data import distribute
 from effnetv2_tf.training.drop_rates import DropRates
 from effnetv2_tf.training.iterators import let_go, without_autotuning
@@ -44,8 +43,9 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
     `learning_rate` and every scheduled quantity.
 
     A stage is a function of the optimizer's step: when `fit` starts on a model whose optimizer
-    has made steps that end inside `initial_epoch`, only the rest of that epoch is run, and in
-    epoch 0 a warning says so (`compile` again to begin anew). Where batch sizes differ between
+    has made steps that end inside `initial_epoch`, only the rest of that epoch is run; a warning
+    says so in epoch 0 (`compile` again to begin anew), and where nothing of an epoch is left: it
+    is evaluated then, and has no training loss in `History`. Where batch sizes differ between
     stages, `fit` counts the longest epoch's steps and those past a shorter epoch's end do nothing.
 
     Works under `tf.distribute` strategies, for models made in their scope: batch sizes are over
@@ -88,7 +88,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self._logs: Any = None
         self._step_on_begin: int | None = None
         self._step_is_ours = False
-        self._static_size: int | None = None  # of the last trace
+        self._static_shape: tuple[int, int] | None = None  # of the last trace
 
     def fit_dataset(self, model: keras.Model | None = None) -> tf.data.Dataset:
         """The `x` for `fit`: it only counts the steps; the callback draws the real batches.
@@ -121,12 +121,12 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         return dataset.element_spec
 
     def on_train_begin(self, logs: Any = None) -> None:
-        _check_model(self.model, self.schedule)
+        progressive_checks.check_model(self.model, self.schedule)
         self._drop_rates = DropRates(self.model)
         self._drop_rates.check(self.schedule.stages)
         self.stage = None
         self._logs = None
-        self._check_steps()
+        progressive_checks.check_steps(self.schedule, self.params.get("steps"))
         self._step_on_begin = None
         self.next_step = -1
         self._install()
@@ -142,8 +142,9 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             # At its end: the epoch was trained, but not evaluated.
             if first_step <= self._step_on_begin <= self.epoch_end_step:
                 self.next_step = self._step_on_begin
-            if epoch == 0 and self.next_step > 0:
-                _warn_of_steps_made(self.next_step, stage)
+            progressive_checks.warn_of_steps_made(epoch, self.next_step - first_step, stage)
+            if self.next_step == self.epoch_end_step:
+                keras_compat.build_unbuilt_metrics(self.model, self._element_spec(stage))
             self.stage = None
         if self.stage != stage:
             self._enter(stage)
@@ -174,9 +175,10 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self.stage = stage
         traced_anew = self._set_drop_rates(stage)
         if not self._sizes_are_dynamic():
-            # A traced function that meets a second size would replace both by "any size".
-            traced_anew |= self._static_size not in (None, stage.image_size)
-            self._static_size = stage.image_size
+            # A traced function that meets a second shape would replace both by "any shape".
+            shape = (stage.batch_size, stage.image_size)
+            traced_anew |= self._static_shape not in (None, shape)
+            self._static_shape = shape
         if traced_anew:
             self.retrace()
         self._draw_from(iter(self._dataset(stage)))
@@ -212,7 +214,9 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         if self._takes_start_step:
             options["start_step"] = self.next_step
         dataset = self.make_dataset(stage, **options)
-        _check_batches(dataset.element_spec, stage, shared=input_context is not None)
+        progressive_checks.check_batches(
+            dataset.element_spec, stage, self.model, shared=input_context is not None
+        )
         dataset = dataset.repeat()
         if not self._takes_start_step:
             dataset = dataset.skip(self.next_step - stage.first_step)
@@ -247,9 +251,9 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
                 return self._keras_function(iterator)
             self._step_is_ours = False
             if self._logs is None:  # the first step of this `fit`
-                self._check_weights(iterator)
+                progressive_checks.check_weights(iterator, self._iterator)
             if self.next_step >= self.epoch_end_step:
-                return self._logs or self._with_stage(self.model.get_metrics_result())
+                return self._logs or self._with_stage(keras_compat.metrics_counted(self.model))
             try:
                 logs = run_steps(self._iterator)
             except (StopIteration, tf.errors.OutOfRangeError) as error:
@@ -264,25 +268,6 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         train_function.keras_function = self._keras_function  # type: ignore[attr-defined]
         self.model.train_function = train_function
 
-    def _check_steps(self) -> None:
-        """`fit` counts the steps of an epoch by `fit_dataset`; with other data they are others."""
-        expected, received = self.schedule.most_steps_per_epoch, self.params.get("steps")
-        if received not in (None, expected):
-            raise ValueError(
-                f"ProgressiveLearning: expected epochs of {expected} steps, as the schedule has, "
-                f"received {received} from `fit`. Give it `x=progressive.fit_dataset()`, without "
-                "`steps_per_epoch`."
-            )
-
-    def _check_weights(self, iterator: Any) -> None:
-        """`fit` adds its `class_weight` to its own batches, which nobody sees."""
-        received, drawn = (getattr(x, "element_spec", None) for x in (iterator, self._iterator))
-        if isinstance(received, tuple) and isinstance(drawn, tuple) and len(received) > len(drawn):
-            raise ValueError(
-                "ProgressiveLearning: `class_weight` of `fit` does not reach the batches of "
-                "`make_dataset`. Let it give (images, labels, weights)."
-            )
-
     def _with_stage(self, logs: Any) -> Any:
         if self.stage is None:
             return logs
@@ -296,15 +281,6 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             "batch_size": stage.batch_size,
             **{name: value for name, value in scheduled.items() if value is not None},
         }
-
-
-def _warn_of_steps_made(steps: int, stage: Stage) -> None:
-    warnings.warn(
-        f"The optimizer has made {steps} steps already: of the {stage.steps_per_epoch} steps of "
-        f"epoch 0 only those that remain are made. Compile the model again to begin anew.",
-        UserWarning,
-        stacklevel=2,
-    )
 
 
 def current_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
@@ -338,48 +314,3 @@ def _unusable_example(spec: tf.TensorSpec) -> tf.Tensor:
     value = math.nan if spec.dtype.is_floating else 0
     shape = [1 if side is None else side for side in spec.shape[1:]]
     return tf.cast(tf.fill(shape, value), spec.dtype)
-
-
-def _check_batches(element_spec: Any, stage: Stage, shared: bool) -> None:
-    """Warns if a stage's batches are typed as others than it asks for.
-
-    Args:
-      element_spec: of the batches.
-      stage: whose they are.
-      shared: whether they are one machine's share.
-    """
-    shape = tf.nest.flatten(element_spec)[0].shape
-    if shape.rank != 4:
-        return
-    expected = (None if shared else stage.batch_size, stage.image_size, stage.image_size)
-    if any(None not in pair and pair[0] != pair[1] for pair in zip(shape, expected, strict=False)):
-        warnings.warn(
-            f"ProgressiveLearning: stage {stage.index} is of batches of {stage.batch_size} images "
-            f"of {stage.image_size} pixels, but `make_dataset` gives {tuple(shape)}. The logs and "
-            "the learning rate go by the stage.",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
-def _check_model(model: keras.Model, schedule: StageSchedule) -> None:
-    replicas = model.distribute_strategy.num_replicas_in_sync
-    sizes = {stage.image_size for stage in schedule.stages}
-    shape = getattr(model, "input_shape", None)
-    if isinstance(shape, tuple) and len(shape) == 4 and sizes - {shape[1]} and shape[1]:
-        raise ValueError(
-            f"The model takes images of {shape[1]}x{shape[2]} pixels only, the schedule's stages "
-            f"have {sorted(sizes)}. Build it with input_shape=(None, None, {shape[3]})."
-        )
-    steps = keras_compat.steps_per_execution(model)
-    for stage in schedule.stages:
-        if stage.batch_size % replicas:
-            raise ValueError(
-                f"`batch_size` is over all {replicas} replicas and must be a multiple of their "
-                f"number; stage {stage.index} has {stage.batch_size}."
-            )
-        if stage.steps_per_epoch % steps:
-            raise ValueError(
-                f"`steps_per_execution` ({steps}) must divide the steps of an epoch; stage "
-                f"{stage.index} has {stage.steps_per_epoch}."
-            )

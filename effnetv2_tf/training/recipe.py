@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from effnetv2_tf.data.service_address import check_address
 from effnetv2_tf.models.nasnet_specs import AUXILIARY_LOSS_WEIGHT, NASNETS
 from effnetv2_tf.training.model_section import ModelSection
 from effnetv2_tf.training.reduced_sizes import check_reduced_size, reduced_size
@@ -66,8 +66,8 @@ class DataSection(Section):
     @field_validator("service")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"grpc://[^/:\s]+:\d+", value):
-            raise ValueError(f"expected the dispatcher's grpc://host:port, received {value!r}")
+        if value is not None:
+            check_address(value)
         return value
 
 

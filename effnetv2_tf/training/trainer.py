@@ -251,8 +251,7 @@ class Trainer:
             about_data=functools.partial(record_data, self.sources, self.schedule),
         )
         # Machines that are taken away say so many seconds before.
-        every_batches = 1 if self.workers.count == 1 else 8
-        self.stop = StopOnSignal(self.workers.any, every_batches)
+        self.stop = StopOnSignal(self.workers.any, every_calls=1 if self.workers.count == 1 else 8)
         self.callbacks = [
             self.progressive,
             *build.build_drop_path_ramp(recipe, self.schedule),
@@ -361,9 +360,11 @@ def _quiet_validation() -> Iterator[None]:
 
     How many batches there are is unknown where bad images are left out; Keras 3 takes the end
     of the first validation for a mistake. The training data's number of steps is always known.
+    Of an epoch that is only evaluated, when a run goes on, the run says so itself.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        warnings.filterwarnings("ignore", "The optimizer has made .* none is left", UserWarning)
         yield
 
 

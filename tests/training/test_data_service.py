@@ -167,9 +167,9 @@ def _contexts(machines, replicas):
 
 
 @pytest.mark.parametrize("address", ["host:5050", "grpc://host", "grpc://host:0", "grpc://a b:1"])
-def test_a_wrong_address(address):
-    with pytest.raises(ValueError, match=r"expected grpc://host:port, received"):
-        service.check_address(address)
+def test_a_wrong_address(address, make_recipe):
+    with pytest.raises(UsageError, match=r"data.service: expected grpc://host:port, received"):
+        make_recipe({"source": "digits", "service": address})
 
 
 def test_an_address_where_nothing_listens(unused_port):

@@ -12,6 +12,7 @@ import tensorflow as tf
 from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.training import distribution
 from effnetv2_tf.training.distributed_cluster import Cluster, read_cluster
+from effnetv2_tf.training.distributed_data import distribute
 from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Workers
 from effnetv2_tf.training.distribution import (
     adapt_to_devices,
@@ -337,3 +338,17 @@ def test_the_programs_error_is_one_line(tmp_path):
     lines = done.stderr.strip().splitlines()
     assert lines[-1].startswith("error: --strategy: multi_worker needs the environment variable")
     assert not any("Traceback" in line for line in lines)
+
+
+def test_batches_that_machines_share_are_not_dealt_out_by_file():
+    """Of files, TensorFlow would give each machine some: together they would skip more steps."""
+    given = []
+
+    class Strategy:
+        num_replicas_in_sync = 2
+
+        def experimental_distribute_dataset(self, dataset):
+            given.append(dataset.options().experimental_distribute.auto_shard_policy)
+
+    distribute(Strategy(), lambda context: tf.data.TextLineDataset(["a", "b"]).batch(2), False)
+    assert given == [tf.data.experimental.AutoShardPolicy.DATA]

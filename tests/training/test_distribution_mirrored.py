@@ -169,3 +169,33 @@ def test_dropout_moves_and_differs_between_replicas(tmp_path):
     result = _train(tmp_path / "run", 2, -1, *rates)
     assert [row["dropout_rate"] for row in result["rows"]] == pytest.approx([0.1, 0.4])
     assert all(np.isfinite(row["loss"]) for row in result["rows"])
+
+
+@pytest.mark.slow
+def test_run_eagerly_is_heeded(two_cpus):
+    """A step that Python runs line by line has values to look at."""
+    two_cpus(
+        """
+        import keras
+        from effnetv2_tf import ProgressiveLearning, StageSchedule
+
+        schedule = StageSchedule.progressive(
+            epochs=1, num_examples=8, batch_size=4, image_size=(8, 8), num_stages=1)
+        one = (tf.ones((8, 8, 1)), 0.0)
+        progressive = ProgressiveLearning(
+            schedule, lambda stage: tf.data.Dataset.from_tensors(one).repeat().batch(4))
+        eager = []
+
+        class Model(keras.Sequential):
+            def train_step(self, data):
+                eager.append(tf.executing_eagerly())
+                return super().train_step(data)
+
+        with strategy.scope():
+            model = Model([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+            model.compile("sgd", "mse", run_eagerly=True)
+        model.fit(progressive.fit_dataset(), callbacks=[progressive], verbose=0)
+        assert eager == [True] * 4, eager
+        assert progressive.next_step == 2
+        """
+    )

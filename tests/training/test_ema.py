@@ -74,6 +74,45 @@ def test_averages_by_hand(warmup, decay_at):
         )
 
 
+class Subclassed(keras.Model):
+    """Has all weights of one layer, and none of the other, before it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = keras.layers.Dense(4), keras.layers.Dense(1)
+        self.first.build((None, 3))
+
+    def call(self, inputs):
+        return self.second(self.first(inputs))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(1)]), Subclassed],
+    ids=["sequential", "subclassed"],
+)
+def test_a_model_that_the_first_batch_builds(make):
+    model, after = make(), []
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    ema = ExponentialMovingAverage(0.5, warmup=False)
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: after.append(model.get_weights())
+    )
+    model.fit(*_data(12), batch_size=4, callbacks=[ema, note], verbose=0)
+    expected = _by_hand(after, lambda step: 0.5)
+    assert len(ema.averages) == len(expected) == 4
+    for average, hand in zip(ema.averages, expected, strict=True):
+        np.testing.assert_allclose(average.numpy(), hand, rtol=1e-5, atol=1e-6)
+    model.fit(*_data(12), batch_size=4, callbacks=[ema], verbose=0)  # goes on
+
+
+def test_build_wants_a_model_with_weights():
+    model = keras.Sequential([keras.layers.Dense(1)], name="bare")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"has its weights. Received: 'bare', not built"):
+        ExponentialMovingAverage().build(model)
+
+
 def test_moving_statistics_are_averaged_too():
     model = _model()
     ema = ExponentialMovingAverage(0.5, warmup=False)

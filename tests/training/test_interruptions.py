@@ -9,7 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from effnetv2_tf.errors import RunStopped
 from effnetv2_tf.training.checkpoints import CheckpointFolder, read_checkpoint
+from effnetv2_tf.training.interruptions import StopOnSignal
 
 RECIPE = """
 name: interruptions
@@ -220,3 +222,21 @@ def test_a_full_disk_loses_nothing(uninterrupted, tmp_path):
     assert read_checkpoint(folder / "checkpoints" / "step-0000000008.npz").step == 8
     _succeed(folder)
     _assert_same_end(folder, uninterrupted)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2, 4])
+def test_workers_ask_each_other_in_every_few_calls(steps_per_execution):
+    """Keras tells the number of the last batch: 1, 3, 5 and so on with two steps a call."""
+    asked = []
+
+    def any_worker(own):
+        asked.append(batch)
+        return batch >= 8 * steps_per_execution
+
+    stop = StopOnSignal(any_worker, every_calls=8)
+    stop.on_epoch_begin(0)
+    with pytest.raises(RunStopped, match="another worker"):
+        for call in range(1, 100):
+            batch = call * steps_per_execution - 1
+            stop.on_train_batch_end(batch)
+    assert asked == [steps_per_execution - 1, 9 * steps_per_execution - 1]

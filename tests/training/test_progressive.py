@@ -58,6 +58,19 @@ def test_static_sizes_are_traced_once_a_stage(plain_model, make_schedule, batche
     assert plain.traces == [(4, 8, 8, 1), (4, 12, 12, 1)]
 
 
+def test_static_batch_sizes_are_traced_once_a_stage(plain_model, make_schedule):
+    """Of stages of one image size too: the second would be traced for any batch size."""
+    plain = plain_model()
+    schedule = make_schedule(image_size=(8, 8), batch_size=(4, 6))
+
+    def make_dataset(stage):
+        one = tf.data.Dataset.from_tensors((tf.ones((8, 8, 1)), 1))
+        return one.repeat().batch(stage.batch_size, drop_remainder=True)
+
+    _fit(plain, ProgressiveLearning(schedule, make_dataset, dynamic_sizes=False))
+    assert plain.traces == [(4, 8, 8, 1), (6, 8, 8, 1)]
+
+
 def test_logs_tell_every_scheduled_value(plain_model, make_schedule, batches, ends):
     schedule = make_schedule(
         **ends(
@@ -265,6 +278,14 @@ def test_fit_must_count_the_schedules_steps(options, plain_model, make_schedule,
         )
 
 
+def test_data_of_unknown_length_is_refused(plain_model, make_schedule, batches):
+    """`fit` would wait for the end of what nobody draws from."""
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    unknown = progressive.fit_dataset().filter(lambda *batch: True)
+    with pytest.raises(ValueError, match=r"unknown length from `fit`.*progressive.fit_dataset"):
+        plain_model().model.fit(unknown, epochs=4, callbacks=[progressive], verbose=0)
+
+
 def test_class_weight_is_not_lost(plain_model, make_schedule, batches):
     message = r"`class_weight` of `fit` does not reach.*\(images, labels, weights\)"
     with pytest.raises(ValueError, match=message):
@@ -278,9 +299,38 @@ def test_class_weight_is_not_lost(plain_model, make_schedule, batches):
 def test_steps_made_before_are_left_out_with_a_warning(plain_model, make_schedule, batches):
     plain = plain_model()
     plain.model.fit(np.ones((8, 8, 8, 1)), np.zeros(8), batch_size=4, verbose=0)
-    with pytest.warns(UserWarning, match=r"has made 2 steps already: of the 3 steps of epoch 0"):
+    with pytest.warns(UserWarning, match=r"made 2 of the 3 steps of epoch 0 already: only those"):
         _fit(plain, ProgressiveLearning(make_schedule(), batches))
     assert plain.steps == 12
+
+
+@pytest.mark.parametrize(("epoch", "anew"), [(0, r"Compile the model again"), (1, "")])
+def test_an_epoch_of_which_nothing_is_left_is_evaluated(
+    plain_model, make_schedule, batches, epoch, anew
+):
+    """As where `BackupAndRestore` saved at an epoch's last step, and evaluation was interrupted."""
+    plain = plain_model(metrics=["accuracy"])
+    plain.model.optimizer.iterations.assign(3 * epoch + 3)
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    with pytest.warns(
+        UserWarning, match=rf"3 of the 3 steps of epoch {epoch} .* none is left.*{anew}"
+    ):
+        history = _fit(
+            plain,
+            progressive,
+            initial_epoch=epoch,
+            epochs=epoch + 2,
+            validation_data=batches(progressive.schedule.stages[0]),
+        )
+    assert history.epoch == [epoch, epoch + 1]
+    assert {name: len(values) for name, values in history.history.items()} == {
+        "loss": 1,  # of the second: the first one's is not known
+        "accuracy": 1,
+        "val_loss": 2,
+        "val_accuracy": 2,
+        **dict.fromkeys(("stage", "image_size", "batch_size", "learning_rate"), 2),
+    }
+    assert plain.steps == 3 * epoch + 6
 
 
 class _Restore(keras.callbacks.Callback):
@@ -355,3 +405,24 @@ def test_batches_of_another_size_are_noted(plain_model, make_schedule):
 
     with pytest.warns(UserWarning, match=r"stage 0 is of batches of 4 images of 8 pixels, but .*6"):
         _fit(plain_model(), ProgressiveLearning(make_schedule(), make_dataset))
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda data: data.unbatch(), lambda data: data.batch(2)], ids=["unbatched", "twice"]
+)
+def test_what_is_no_batch_of_images_is_named(plain_model, make_schedule, batches, spoil):
+    progressive = ProgressiveLearning(make_schedule(), lambda stage: spoil(batches(stage)))
+    with pytest.raises(ValueError, match=r"from `make_dataset`; received .*batch_size\)` once"):
+        _fit(plain_model(), progressive)
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 does not accumulate gradients")
+def test_the_logged_learning_rate_is_the_one_used(plain_model, make_schedule, batches):
+    """Keras looks the schedule up at the number of steps, not at that of updates."""
+    plain = plain_model()
+    rates = keras.optimizers.schedules.PolynomialDecay(1.0, 100, 0.0)
+    optimizer = keras.optimizers.SGD(rates, gradient_accumulation_steps=3)
+    plain.model.compile(optimizer, plain.model.loss, jit_compile=False)
+    history = _fit(plain, ProgressiveLearning(make_schedule(), batches))
+    np.testing.assert_allclose(history.history["learning_rate"], [0.97, 0.94, 0.91, 0.88], 1e-6)
+    assert float(plain.model.optimizer.learning_rate) == pytest.approx(0.88)
