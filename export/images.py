@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from effnetv2_tf.data.augment import center_crop_and_resize
 from effnetv2_tf.data.broken_images import broken_images_named
-from effnetv2_tf.data.decoding import decode_pixels, to_channels
+from effnetv2_tf.data.decoding import to_channels
+from effnetv2_tf.data.encoded import decode_pixels
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
 from effnetv2_tf.data.sources.image_listing import EXTENSIONS, files_below, is_image_name

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
-from effnetv2_tf.data.decoding import decode_pixels
+from effnetv2_tf.data.encoded import decode_pixels
 from effnetv2_tf.data.sources.base import Example, Source
 from effnetv2_tf.data.sources.validity import is_valid_image
 from effnetv2_tf.errors import TrainingFailure, operation_fault

@@ -7,23 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_tf.data.encoded import decode_other, is_jpeg_for
+from effnetv2_tf.data.encoded import decode_pixels
 from effnetv2_tf.data.sources.bad_records import BadRecords
 from effnetv2_tf.data.sources.validity import is_valid_image
-
-
-def decode_pixels(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """A whole JPEG, PNG, GIF or BMP file to uint8 (height, width, channels).
-
-    JPEG files give the pixels that browsers, Pillow and PyTorch decode: TensorFlow's default
-    is a faster, coarser cosine transform. Their orientation tag is ignored, as everywhere here.
-    """
-    image = tf.cond(
-        is_jpeg_for(encoded, channels),
-        lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
-        lambda: decode_other(encoded, channels),
-    )
-    return tf.ensure_shape(image, (None, None, channels))
 
 
 def decode_image(

@@ -28,6 +28,20 @@ def is_jpeg_for(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     )
 
 
+def decode_pixels(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """A whole JPEG, PNG, GIF or BMP file to uint8 (height, width, channels).
+
+    JPEG files give the pixels that browsers, Pillow and PyTorch decode: TensorFlow's default
+    is a faster, coarser cosine transform. Their orientation tag is ignored, as everywhere here.
+    """
+    image = tf.cond(
+        is_jpeg_for(encoded, channels),
+        lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
+        lambda: decode_other(encoded, channels),
+    )
+    return tf.ensure_shape(image, (None, None, channels))
+
+
 def decode_other(encoded: tf.Tensor, channels: int) -> tf.Tensor:
     """Any other file, a CMYK JPEG included, to uint8 (height, width, channels).
 

@@ -17,7 +17,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_tf.data.decoding import decode_pixels, grey_pixel
+from effnetv2_tf.data.decoding import grey_pixel
+from effnetv2_tf.data.encoded import decode_pixels
 from effnetv2_tf.data.service_address import check_address
 from effnetv2_tf.data.sources import BadRecords, DataError, is_valid_image
 

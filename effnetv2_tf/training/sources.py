@@ -55,7 +55,19 @@ def open_sources(recipe: Recipe) -> Sources:
             f"data.eval_split: {eval_split!r} has {evaluation.info.num_classes} "
             f"classes, {recipe.data.train_split!r} has {train.info.num_classes}"
         )
+    _check_apart(recipe, eval_split, train, evaluation)
     return Sources(train, evaluation)
+
+
+def _check_apart(recipe: Recipe, eval_split: str, train: Source, evaluation: Source) -> None:
+    """Refuses to evaluate on training files that are called by another split's name."""
+    shared = train.own_files & evaluation.own_files
+    if shared and eval_split != recipe.data.train_split:
+        raise UsageError(
+            f"data.options.files: expected other files for {eval_split!r} than for "
+            f"{recipe.data.train_split!r}, received {recipe.data.options.get('files')}, where both "
+            f"have {min(shared)}; give the folder, or a pattern with {{split}} for the split's name"
+        )
 
 
 def open_split(recipe: Recipe, split: str, train: Source | None = None) -> Source:

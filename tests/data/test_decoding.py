@@ -8,7 +8,8 @@ import tensorflow as tf
 from PIL import Image
 
 from effnetv2_tf.data.augment import decode_and_random_crop
-from effnetv2_tf.data.decoding import decode_image, decode_pixels, replace_invalid, to_channels
+from effnetv2_tf.data.decoding import decode_image, replace_invalid, to_channels
+from effnetv2_tf.data.encoded import decode_pixels
 from effnetv2_tf.data.sources import BadRecords, TooManyBadRecords
 
 

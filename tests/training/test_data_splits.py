@@ -1,5 +1,7 @@
 """Which split a recipe evaluates on, and how many images that has."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,6 +139,30 @@ def test_splits_of_records(records, pattern, missing, names):
     if missing is not None:
         (records / f"{missing}-0").unlink()
     assert split_names("tfrecord", files=str(records / pattern), num_classes=2) == names
+
+
+def test_training_files_by_another_name_are_not_evaluated_on(records, make_recipe):
+    pattern = str(records / "train-*")
+    recipe = make_recipe(
+        {
+            "source": "tfrecord",
+            "options": {"files": pattern, "num_classes": 2},
+            "eval_split": "validation",
+        }
+    )
+    with pytest.raises(UsageError, match=r"other files for 'validation' .* pattern with \{split\}"):
+        open_sources(recipe)
+    data = recipe.data.model_copy(update={"eval_split": "train"})
+    sources = open_sources(recipe.model_copy(update={"data": data}))  # who says so may
+    assert sources.evaluation.info.num_examples == 10
+
+
+@pytest.mark.parametrize("name", ["imagenet_s", "imagenet21k_s", "g16_pn_b0"])
+def test_the_command_of_a_recipe_trains_and_evaluates_on_what_it_says(records, name):
+    text = Path(f"configs/{name}.yaml").read_text()
+    assert "data.options.files=/path/to/folder" in text
+    sources = open_sources(load_recipe(f"configs/{name}.yaml", [f"data.options.files={records}"]))
+    assert (sources.train.info.num_examples, sources.evaluation.info.num_examples) == (10, 6)
 
 
 def test_num_examples_is_of_the_training_records(records, make_recipe):

@@ -22,7 +22,7 @@ from effnetv2_tf.data.augment.crop_windows import (
     evaluation_window,
     sample_crop_window,
 )
-from effnetv2_tf.data.encoded import decode_other, is_jpeg_for
+from effnetv2_tf.data.encoded import decode_other, decode_pixels, is_jpeg_for
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -179,7 +179,7 @@ def center_crop_and_resize(
         return _resize(image, image_size, interpolation, antialias)
     _require_channels(channels)
     if resize_only:
-        decoded = decode_other(image, channels)
+        decoded = decode_pixels(image, channels)
     else:
         decoded = _decode_center(image, channels, image_size, crop_padding)
     return _resize(decoded, image_size, interpolation, antialias)
@@ -214,7 +214,13 @@ def _crop(image: tf.Tensor, window: Window) -> tf.Tensor:
 
 def _decode_window(encoded: tf.Tensor, window: Window, channels: int, ratio: int) -> tf.Tensor:
     """Decodes `window` of a JPEG; its numbers count pixels of the image shrunk by `ratio`."""
-    return tf.image.decode_and_crop_jpeg(encoded, tf.stack(window), channels=channels, ratio=ratio)
+    return tf.image.decode_and_crop_jpeg(
+        encoded,
+        tf.stack(window),
+        channels=channels,
+        ratio=ratio,
+        dct_method="INTEGER_ACCURATE",  # as `decode_pixels`
+    )
 
 
 def _decode_window_scaled(

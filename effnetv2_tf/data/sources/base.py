@@ -165,6 +165,8 @@ class Source(abc.ABC):
     # Height and width, where all images have the same and `fetch` takes many entries as it takes
     # one. A pipeline may then crop a whole batch at once.
     image_size: tuple[int, int] | None = None
+    # Files that belong to this split alone, where a source knows: another one must not read them.
+    own_files: frozenset[str] = frozenset()
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Which BMP files TensorFlow's decoder reads rightly.
 
 It takes 24 and 32 bits a pixel as colours, and 8 as grey levels: of a file with a palette of other
-colours it returns the numbers of the colours, without a word.
+colours it returns the numbers of the colours, without a word. So it does with colours in another
+order than blue, green and red.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import tensorflow as tf
 BMP_START = b"BM"  # then the length of the file: 4 bytes, little-endian; 0 in some files
 HEADER_BYTES = 14 + 124 + 1024  # of the file, the longest of the image, and a palette
 
-_INFO_LENGTH, _BITS, _COLORS = 14, 28, 46  # where in the file: 4, 2 and 4 bytes
+# Where in the file: 4, 2, 4 and 4 bytes, and masks of 4 bytes for red, green and blue.
+_INFO_LENGTH, _BITS, _COMPRESSION, _COLORS, _MASKS = 14, 28, 30, 46, 54
+_UNCOMPRESSED, _MASKED = 0, 3
+_USUAL_MASKS = (0xFF0000, 0xFF00, 0xFF)
 _INFO = 14 + 40  # the shortest header that has these
 _COLOR_BITS = (24, 32)
 
@@ -26,7 +30,11 @@ def bmp_fault(header: bytes, length: int) -> str | None:
     """
     if len(header) < _INFO or length < _number(header, len(BMP_START), 4):
         return "truncated BMP, shorter than its header says"
-    bits = _number(header, _BITS, 2)
+    bits, compression = _number(header, _BITS, 2), _number(header, _COMPRESSION, 4)
+    masks = tuple(_number(header, _MASKS + 4 * i, 4) for i in range(len(_USUAL_MASKS)))
+    if compression != _UNCOMPRESSED and (compression, masks) != (_MASKED, _USUAL_MASKS):
+        kind = "an unusual order of colours" if compression == _MASKED else "compressed pixels"
+        return f"BMP with {kind}, which TensorFlow does not read: save it as PNG"
     if bits in _COLOR_BITS or (bits == 8 and _is_grey(_palette(header))):
         return None
     kind = "colours of a palette" if bits <= 8 else f"{bits} bits a pixel"
@@ -51,7 +59,12 @@ def is_readable_bmp(encoded: tf.Tensor) -> tf.Tensor:
     unused = levels >= tf.where(colors == 0, tf.constant(256, tf.int64), colors)
     is_grey = tf.reduce_all((palette[:, :3] == levels) | unused)
     is_color = tf.reduce_any(bits == tf.constant(_COLOR_BITS, tf.int64))
-    return is_whole & (is_color | ((bits == 8) & is_grey))
+    compression = number(_COMPRESSION, 4)
+    masks = [number(_MASKS + 4 * i, 4) == mask for i, mask in enumerate(_USUAL_MASKS)]
+    is_plain = (compression == _UNCOMPRESSED) | (
+        (compression == _MASKED) & tf.reduce_all(tf.stack(masks))
+    )
+    return is_whole & is_plain & (is_color | ((bits == 8) & is_grey))
 
 
 def _number(data: bytes, place: int, count: int) -> int:

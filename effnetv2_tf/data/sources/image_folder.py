@@ -126,7 +126,8 @@ class ImageFolderSource(IndexedSource):
         """All splits of a data set by name; the arguments are those of the class.
 
         If `directory` has a sub-folder train/ and any of test/ and validation/ (or val/, valid/,
-        dev/), those are the splits "train", "test" and "validation", with the classes of train/;
+        dev/), those are the splits "train", "test" and "validation", with the classes of train/
+        (of which there must be one of the others then, if it has folders alone);
         a `validation_share` or `split_seed` then divides train/, if there is no validation/. If
         not, "train" and "validation" are parts of the whole, or "train" is all of it if
         `validation_share` is 0. The share is 0.1 and the seed 0 by default.
@@ -218,9 +219,24 @@ def _split_folders(directory: Path) -> dict[str, Path]:
                 suggestion="rename or move one of them",
             )
         found[split] = folder
+    if set(found) == {"train"}:
+        _check_holds_images(found["train"])
     if "train" not in found or len(found) < 2:
         return {}
     return {split: found[split] for split in SPLIT_FOLDERS if split in found}
+
+
+def _check_holds_images(folder: Path) -> None:
+    """Refuses to take a split's folder, with folders of classes in it, for a class."""
+    inner = [path for path in folder.iterdir() if path.name[0] != "."]
+    if len(inner) > 1 and all(path.is_dir() for path in inner):
+        raise DataError(
+            "a folder for training alone",
+            expected=f"beside {folder.name} one for validation or test, with the same classes",
+            received="none",
+            path=folder.parent,
+            suggestion=f"set directory to {folder}, of which a tenth is kept for validation",
+        )
 
 
 def _check_undivided(folders: dict[str, Path]) -> None:

@@ -15,6 +15,7 @@ from effnetv2_tf.errors import nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 CSV_COLUMNS = ("path", "label")
+_FILES_OF_WINDOWS = ("thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def list_csv(
     rows = _read_rows(path)
     names = _sorted_labels(label for _, label in rows) if class_names is None else class_names
     ids = {name: i for i, name in enumerate(names)}
-    for _, label in rows:
+    for label in {label for _, label in rows} - ids.keys():
         _check_known_class(label, tuple(names), path)
     return Listing(
         path,
@@ -139,9 +140,9 @@ def take_subset(listing: Listing, subset: str, validation_share: float, seed: in
     """The "train" or the "validation" part of a listing, stratified by class.
 
     In each class the files are ordered by a hash of (seed, file name relative to the origin) and
-    the first `validation_share` of them, rounded, at least one, are for validation. So the split
-    does not depend on the machine, on the order of the files, or on where the folder lies. A file
-    that is listed several times is in one part alone.
+    the first `validation_share` of them, rounded, at least one and not all, are for validation. So
+    the split does not depend on the machine, on the order of the files, or on where the folder
+    lies. A file that is listed several times is in one part alone.
 
     Raises:
         DataError: if a class has too few files to be in both parts.
@@ -160,8 +161,10 @@ def take_subset(listing: Listing, subset: str, validation_share: float, seed: in
                 path=listing.origin,
                 suggestion="add images, or set validation_share=0",
             )
-        files = sorted(positions, key=lambda file: _hash(seed, os.path.relpath(file, root)))
-        boundary = max(1, round(validation_share * len(files))) if label >= 0 else 0
+        files = sorted(positions, key=lambda file: _hash(seed, _relative(file, root)))
+        boundary = 0
+        if label >= 0:  # both parts have an image of each class
+            boundary = min(max(1, round(validation_share * len(files))), len(files) - 1)
         part = files[:boundary] if subset == "validation" else files[boundary:]
         chosen += [position for file in part for position in positions[file]]
     chosen.sort()
@@ -179,19 +182,52 @@ def is_image_name(path: Path) -> bool:
 
 
 def files_below(directory: Path) -> list[Path]:
-    """The files in a folder and those within it, hidden ones left out; links are followed."""
+    """The files in a folder and those within it; links are followed, once to each folder.
+
+    Hidden files are left out, and what Windows puts into folders.
+
+    Raises:
+        DataError: if a folder cannot be read.
+    """
     found: list[Path] = []
-    for folder, subfolders, names in os.walk(directory, followlinks=True):
+    # A link to where one comes from would lead round for ever.
+    visited = {parent.resolve() for parent in (directory, *directory.resolve().parents)}
+    for folder, subfolders, names in os.walk(directory, followlinks=True, onerror=_unreadable):
         subfolders[:] = [
-            name for name in subfolders if name[0] != "." and not _leads_back(Path(folder, name))
+            name for name in sorted(subfolders) if name[0] != "." and _is_new(folder, name, visited)
         ]
-        found += [Path(folder, name) for name in names if name[0] != "."]
+        found += [
+            Path(folder, name)
+            for name in names
+            if name[0] != "." and name.lower() not in _FILES_OF_WINDOWS
+        ]
     return sorted(found)
 
 
-def _leads_back(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+def _is_new(folder: str, name: str, visited: set[Path]) -> bool:
+    """Whether a sub-folder was not visited before; notes that it is now."""
+    resolved = Path(folder, name).resolve()
+    is_new = resolved not in visited
+    visited.add(resolved)
+    return is_new
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(
+        "unreadable folder",
+        expected="a folder whose files can be listed",
+        received=error.strerror or type(error).__name__,
+        path=error.filename,
+        suggestion="allow it to be read, or move it away",
+    ) from error
+
+
+def _relative(file: Path, root: Path) -> str:
+    """`os.path.relpath`, which takes ten times as long where the file lies below the root."""
+    try:
+        return str(file.relative_to(root))
+    except ValueError:
+        return os.path.relpath(file, root)
 
 
 def _read_rows(path: Path) -> list[tuple[str, str]]:

@@ -19,7 +19,8 @@ class TFDSSource(RecordSource):
     """A split of an image classification data set of TensorFlow Datasets.
 
     Images stay encoded (tfds.decode.SkipDecoding). The files are read as in `RecordSource`, not by
-    `as_dataset`, whose order cannot be a function of an epoch number in the graph.
+    `as_dataset`, whose order cannot be a function of an epoch number in the graph. An example
+    without a label is handled as one of `TFRecordSource`.
 
     Args:
         name: name for tfds.builder, such as "cifar10" or "imagenet2012:5.1.0".
@@ -78,10 +79,13 @@ class TFDSSource(RecordSource):
 
     def parse(self, record: tf.Tensor, name: tf.Tensor) -> Example:
         example = self._features.deserialize_example(record, decoders=self._decoders)
+        label = tf.cast(example[self._label_key], tf.int64)
+        # Test splits whose labels are kept back have -1.
+        usable = (label >= 0) & (label < self.info.num_classes)
         return {
-            "image": example[self._image_key],
-            "label": tf.cast(example[self._label_key], tf.int64),
-            "name": name,
+            "image": tf.where(usable, example[self._image_key], ""),
+            "label": label,
+            "name": tf.where(usable, name, tf.strings.join([name, " (no label)"])),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,6 +107,7 @@ class TFRecordSource(RecordSource):
             parts, info, shuffle_buffer=shuffle_buffer, bad_records=bad_records, shard=shard
         )
         self.label_offset = label_offset
+        self.own_files = frozenset(paths)
 
     def epoch(
         self, epoch: Integer, *, seed: Integer, start: Integer = 0, shuffle: bool
@@ -183,7 +185,8 @@ def read_class_names(
 ) -> tuple[str, ...]:
     """Class names from image/class/text, for `class_names` of a single-label `TFRecordSource`.
 
-    Reads records until every class was met, or all of them.
+    Reads records until every class was met, or all of them. Where classes have the same text, as
+    ImageNet's two of "crane", their ids stand behind it: "crane (134)".
 
     Raises:
         DataError: if no file matches, or some class has no text.
@@ -195,7 +198,7 @@ def read_class_names(
         if len(labels) == len(texts) == 1:
             names.setdefault(labels[0] + label_offset, texts[0].decode("utf-8", "replace"))
         if all(i in names for i in range(num_classes)):
-            return tuple(names[i] for i in range(num_classes))
+            return _told_apart([names[i] for i in range(num_classes)])
     missing = next(i for i in range(num_classes) if i not in names)
     raise DataError(
         "class without a name",
@@ -204,6 +207,11 @@ def read_class_names(
         path=files,
         suggestion="give class_names, and check num_classes and label_offset",
     )
+
+
+def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    times = Counter(names)
+    return tuple(name if times[name] == 1 else f"{name} ({i})" for i, name in enumerate(names))
 
 
 def _count(paths: Sequence[str], bad_records: BadRecords) -> tuple[list[RecordFile], int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -140,10 +142,18 @@ def _read_records(path: str) -> Iterator[bytes]:
         ) from error
 
 
+def _open_unbuffered(path: str) -> Any:
+    """A file to read a few bytes of here and there.
+
+    `GFile` and Python's buffers read so far ahead that they would read the images, too.
+    """
+    return open(path, "rb", buffering=0) if os.path.isfile(path) else tf.io.gfile.GFile(path, "rb")
+
+
 def _scan_file(path: str) -> FileScan:
     length = tf.io.gfile.stat(path).length
     position = records = 0
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with _open_unbuffered(path) as file:
         while position < length:
             file.seek(position)
             header = file.read(RECORD_HEADER_BYTES)
@@ -159,7 +169,7 @@ def _scan_file(path: str) -> FileScan:
     return FileScan(path, records, fault)
 
 
-def _fault(file: tf.io.gfile.GFile, records: int) -> str:
+def _fault(file: Any, records: int) -> str:
     """What is wrong with a file behind so many complete records."""
     if records:
         return f"truncated after record {records - 1}"

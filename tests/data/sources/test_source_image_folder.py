@@ -1,6 +1,8 @@
 """Images in class sub-folders: ids, bad files, splits and errors."""
 
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from effnetv2_tf.data.sources import (
     TooManyBadRecords,
     open_source,
 )
+from effnetv2_tf.data.sources.image_listing import files_below
 
 
 def _encode(value=0, image_format="JPEG"):
@@ -238,6 +241,56 @@ def test_a_class_of_trains_is_a_class(tmp_path):
     _fill(tmp_path, {"bus": 10, "train": 10})
     assert ImageFolderSource(tmp_path).info.class_names == ("bus", "train")
     assert ImageFolderSource.splits(tmp_path)["train"].info.class_names == ("bus", "train")
+
+
+@pytest.mark.parametrize("others", [(), ("annotations", "unlabeled")])
+def test_a_training_folder_alone_is_no_class(tmp_path, others):
+    """With folders of classes in it: their names would be forgotten."""
+    _fill(tmp_path / "train", {"cat": 4, "dog": 4})
+    _fill(tmp_path, dict.fromkeys(others, 3))
+    with pytest.raises(DataError, match=r"beside train one for validation .* set directory to \S+"):
+        open_source("image_folder", "train", directory=tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.8, 0.99])
+def test_both_parts_have_every_class(tmp_path, share):
+    _fill(tmp_path, {"cat": 2, "dog": 3, "emu": 30})
+    splits = ImageFolderSource.splits(tmp_path, validation_share=share)
+    for source in splits.values():
+        assert set(source.labels()) == {0, 1, 2}, source.info
+
+
+def test_what_windows_puts_into_folders_is_no_bad_record(tmp_path):
+    _fill(tmp_path, {"cat": 2, "dog": 2})
+    (tmp_path / "cat" / "Thumbs.db").write_bytes(b"\xd0\xcf")
+    (tmp_path / "dog" / "desktop.ini").write_bytes(b"[x]")
+    source = ImageFolderSource(tmp_path, max_bad_share=0)
+    assert (source.info.num_examples, source.bad_records.count) == (4, 0)
+
+
+def test_links_lead_to_each_folder_once(tmp_path):
+    _fill(tmp_path, {"a": 2, "b": 2})
+    for folder, other in (("a", "b"), ("b", "a")):
+        (tmp_path / folder / "other").symlink_to(tmp_path / other)
+        (tmp_path / folder / "all").symlink_to(tmp_path)
+    assert len(files_below(tmp_path / "a")) == 4
+    assert len(files_below(tmp_path)) == 4
+
+
+def test_a_folder_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    _fill(tmp_path, {"cat": 2, "dog": 2})
+    closed = tmp_path / "dog" / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refuse(path):  # chmod does not keep out the superuser
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"closed: unreadable folder: .*Permission denied"):
+        ImageFolderSource(tmp_path)
 
 
 def test_two_folders_of_one_split_are_refused(tmp_path):

@@ -130,6 +130,23 @@ def test_reads_encoded_images_and_labels(stand_in):
     assert sorted(shuffled) == sorted(e["image"] for e in examples)
 
 
+def test_labels_that_are_kept_back_are_bad_records(stand_in, tmp_path):
+    """Test splits of TFDS have label -1."""
+    with tf.io.TFRecordWriter(str(tmp_path / "pets-train-0")) as writer:
+        for label in (2, -1):
+            example = tf.train.Example()
+            example.features.feature["image"].bytes_list.value.append(_png(1))
+            example.features.feature["label"].int64_list.value.append(label)
+            writer.write(example.SerializeToString())
+    stand_in.info.splits["train"].file_instructions[:] = [
+        _Part(str(tmp_path / "pets-train-0"), 0, 2)
+    ]
+    good, bad = _examples(TFDSSource("pets", "train"))
+    assert (good["image"], good["label"]) == (_png(1), 2)
+    assert bad["image"] == b""
+    assert bad["name"].decode().endswith("pets-train-0#1 (no label)")
+
+
 def test_slice_of_a_split(stand_in):
     source = TFDSSource("pets", "train[2:5]", download=False)
     assert source.info.num_examples == 3

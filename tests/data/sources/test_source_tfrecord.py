@@ -1,6 +1,7 @@
 """TFRecord files with ImageNet's keys: labels, bad records, cut-off files and errors."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from effnetv2_tf.data.sources import (
     read_class_names,
 )
 from effnetv2_tf.data.sources.tfrecord import is_framed_example, tfrecord_splits
+from effnetv2_tf.data.sources.tfrecord_files import scan_files
 
 PNG = tf.io.encode_png(np.zeros((2, 2, 3), np.uint8)).numpy()
 
@@ -244,6 +246,29 @@ def test_class_names_from_text(tmp_path):
     assert read_class_names(str(tmp_path), num_classes=2) == ("cat", "dog")
     with pytest.raises(DataError, match=r"class without a name: .*received none for class 2"):
         read_class_names(str(tmp_path), num_classes=3)
+
+
+def test_equal_texts_of_classes_are_told_apart(tmp_path):
+    """ImageNet has two classes of "crane"."""
+    texts = ["crane", "dog", "crane"]
+    _write(tmp_path / "train-0", [_example([i], text=t) for i, t in enumerate(texts, start=1)])
+    names = read_class_names(str(tmp_path), num_classes=3)
+    assert names == ("crane (0)", "dog", "crane (2)")
+    assert TFRecordSource(str(tmp_path), num_classes=3, class_names=names).info.num_classes == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's count of bytes read")
+def test_counting_reads_no_images(tmp_path):
+    path = tmp_path / "train-0"
+    _write(path, [_example([1], image=bytes(200_000))] * 100)
+
+    def bytes_read():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = bytes_read()
+    (scan,) = scan_files([str(path)])
+    assert scan.complete_records == 100
+    assert bytes_read() - before < 100_000 < path.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["val-0", "valid.tfrecord", "validation-00000-of-00001"])

@@ -36,6 +36,15 @@ def _bmp(mode: str) -> bytes:
     return buffer.getvalue()
 
 
+def _bmp_as(compression: int, bits: int, *masks: int) -> bytes:
+    """A file of 32-bit colours whose header says this of it."""
+    data = bytearray(_bmp("RGBA"))
+    header = b"".join(number.to_bytes(4, "little") for number in masks)
+    data[28:30], data[30:34] = bits.to_bytes(2, "little"), compression.to_bytes(4, "little")
+    data[54 : 54 + len(header)] = header
+    return bytes(data)
+
+
 CASES = [
     *[(f"complete {f}", _encode(f), True) for f in FORMATS],
     *[(f"padded {f}", _encode(f) + b"\0" * 500, True) for f in FORMATS],
@@ -50,6 +59,9 @@ CASES = [
     ("PNG without IEND", _encode("PNG")[:-12], False),
     ("BMP of grey levels", _bmp("L"), True),
     ("BMP with opacity", _bmp("RGBA"), True),
+    ("BMP with the usual masks", _bmp_as(3, 32, 0xFF0000, 0xFF00, 0xFF), True),
+    ("BMP of red, green, blue", _bmp_as(3, 32, 0xFF, 0xFF00, 0xFF0000), False),
+    ("BMP of run lengths", _bmp_as(1, 8), False),
     ("BMP with a palette", _bmp("P"), False),
     ("BMP in black and white", _bmp("1"), False),
     ("empty", b"", False),
@@ -79,6 +91,11 @@ def test_runs_in_tf_data():
         (_encode("GIF")[:300], "truncated GIF, no trailer"),
         (_encode("BMP")[:300], "truncated BMP, shorter than its header says"),
         (_bmp("P"), "BMP with colours of a palette, which TensorFlow does not read: save it"),
+        (
+            _bmp_as(3, 32, 1, 2, 3),
+            "BMP with an unusual order of colours, which TensorFlow does not",
+        ),
+        (_bmp_as(1, 8), "BMP with compressed pixels, which TensorFlow does not read: save it"),
         (_encode("PNG")[:300], "broken image: "),
         (b"hello", "not an image: no JPEG, PNG, GIF or BMP signature"),
         (b"", "empty file"),
