@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from effnetv2_tf.data.sources import SourceInfo
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.training.build import Sources
 from effnetv2_tf.training.checkpoints import Checkpoint
+from effnetv2_tf.training.distributed_workers import Workers
 from effnetv2_tf.training.run_summary import usable_images
 from effnetv2_tf.training.schedule import StageSchedule
 
 
-def record_data(sources: Sources, schedule: StageSchedule) -> dict[str, Any]:
-    """Names of classes, numbers of channels, images and steps, and the bad records met so far."""
+def record_data(sources: Sources, schedule: StageSchedule, workers: Workers) -> dict[str, Any]:
+    """Names of classes, numbers of channels, images and steps, and the bad records met so far.
+
+    To be called by all workers, see `share_bad_records`.
+    """
+    share_bad_records(sources, workers)
     info = sources.train.info
     return {
         "class_names": list(info.class_names),
@@ -21,17 +28,28 @@ def record_data(sources: Sources, schedule: StageSchedule) -> dict[str, Any]:
         "num_examples": info.num_examples,
         "steps_per_epoch": _steps_per_epoch(schedule),
         "evaluation_images": usable_images(sources.evaluation),
-        "bad_records": {
-            name: source.bad_records.reasons() for name, source in sources.by_name.items()
-        },
+        "bad_records": _reasons(sources),
     }
+
+
+def share_bad_records(sources: Sources, workers: Workers) -> None:
+    """Notes the bad records that other workers have met: each reads its share of the data."""
+    for text in workers.gather_text(json.dumps(_reasons(sources))):
+        _note(sources, json.loads(text))
 
 
 def restore_bad_records(sources: Sources, checkpoint: Checkpoint) -> None:
     """Notes what the run that is resumed has met: what it does not read again it cannot find."""
-    recorded = checkpoint.metadata.get("bad_records", {})
+    _note(sources, checkpoint.metadata.get("bad_records", {}))
+
+
+def _reasons(sources: Sources) -> dict[str, dict[str, str]]:
+    return {name: source.bad_records.reasons() for name, source in sources.by_name.items()}
+
+
+def _note(sources: Sources, reasons: Mapping[str, Mapping[str, str]]) -> None:
     for name, source in sources.by_name.items():
-        for record, reason in recorded.get(name, {}).items():
+        for record, reason in reasons.get(name, {}).items():
             source.bad_records.add(record, reason)
 
 

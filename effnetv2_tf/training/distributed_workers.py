@@ -56,10 +56,26 @@ class Workers:
         """Every worker's `value`, by index."""
         if self.count == 1:
             return [value]
-        own = np.zeros(self.count, np.int64)
-        own[self.index] = value
-        total = self._strategy.reduce(tf.distribute.ReduceOp.SUM, tf.constant(own), axis=None)
-        return [int(number) for number in np.asarray(total)]
+        return [int(number) for number in self._gather_row(np.array([value]))[:, 0]]
+
+    def gather_text(self, text: str) -> list[str]:
+        """Every worker's text, by index."""
+        if self.count == 1:
+            return [text]
+        data = np.frombuffer(text.encode(), np.uint8)
+        lengths = self.gather(len(data))
+        rows = self._gather_row(np.pad(data, (0, max(lengths) - len(data))))
+        return [
+            row[:length].astype(np.uint8).tobytes().decode()
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+
+    def _gather_row(self, own: np.ndarray) -> np.ndarray:
+        """int64 (workers, length) from every worker's numbers, of the same length."""
+        rows = np.zeros((self.count, len(own)), np.int64)
+        rows[self.index] = own
+        total = self._strategy.reduce(tf.distribute.ReduceOp.SUM, tf.constant(rows), axis=None)
+        return np.asarray(total)
 
     def any(self, value: bool) -> bool:
         """Whether `value` is true for any worker."""

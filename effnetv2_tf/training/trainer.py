@@ -25,7 +25,12 @@ from effnetv2_tf.training import build
 from effnetv2_tf.training.auxiliary import main_network
 from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
-from effnetv2_tf.training.data_record import check_steps, record_data, restore_bad_records
+from effnetv2_tf.training.data_record import (
+    check_steps,
+    record_data,
+    restore_bad_records,
+    share_bad_records,
+)
 from effnetv2_tf.training.distributed_validation import DistributedValidation
 from effnetv2_tf.training.distributed_workers import FollowerCheckpoints, Workers
 from effnetv2_tf.training.distribution import (
@@ -248,7 +253,7 @@ class Trainer:
             every_steps=recipe.checkpoints.every_steps,
             monitor=recipe.checkpoints.monitor if recipe.checkpoints.keep_best else None,
             mode=recipe.checkpoints.mode,
-            about_data=functools.partial(record_data, self.sources, self.schedule),
+            about_data=functools.partial(record_data, self.sources, self.schedule, self.workers),
         )
         # Machines that are taken away say so many seconds before.
         self.stop = StopOnSignal(self.workers.any, every_calls=1 if self.workers.count == 1 else 8)
@@ -317,6 +322,7 @@ class Trainer:
         return sorted({*range(every, last + 1, every), *ends})
 
     def _finish(self) -> dict[str, Any]:
+        share_bad_records(self.sources, self.workers)
         summary = summarize(
             self.recipe,
             self.network,

@@ -296,3 +296,28 @@ def test_workers_that_do_not_share_the_folder_are_refused(recipe, tmp_path):
     for error in apart.errors:
         assert "the workers see different checkpoints: worker 0 at step 1, worker 1 at" in error
         assert "--model_dir must be a folder that all workers share" in error
+
+
+def test_bad_records_of_all_workers_are_reported(tmp_path):
+    """Each worker evaluates every second record, in every epoch the same ones."""
+    bad = [3, 10, 17, 24]
+    for split in ("train", "test"):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{split}-0")) as writer:
+            for number in range(BATCH):
+                image = tf.io.encode_png(np.full((8, 8, 1), number, np.uint8)).numpy()
+                example = tf.train.Example()
+                feature = example.features.feature
+                feature["image/class/label"].int64_list.value.append(1 + number % 2)
+                feature["image/encoded"].bytes_list.value.append(
+                    b"" if split == "test" and number in bad else image
+                )
+                writer.write(example.SerializeToString())
+    text = RECIPE.replace("image_folder", "tfrecord").replace(f"epochs: {EPOCHS}", "epochs: 2")
+    text = text.replace("{directory: DATA,", f"{{files: {tmp_path}, num_classes: 2,")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text.replace("data:\n", "data:\n  max_bad_share: 0.2\n"))
+    run = Run(path, tmp_path / "run").start(workers=2).succeeded()
+    reported = json.loads((run.folder / "summary.json").read_text())["bad_records"]["evaluation"]
+    assert reported["count"] == len(bad)
+    numbers = [int(re.search(r"#(\d+) ", name)[1]) for name in reported["names"]]
+    assert sorted(numbers) == bad
