@@ -17,6 +17,7 @@ from effnetv2_tf.data.sources.tfrecord_files import (
     find_files,
     read_examples,
     scan_files,
+    warn_if_sorted,
 )
 
 IMAGE_KEY = "image/encoded"
@@ -41,6 +42,7 @@ class TFRecordSource(RecordSource):
       that the position in the data stays a function of the step. It is yielded with an empty
       image, for which `is_valid_image` is False, label -1 (or none), and the reason in its name.
       Whoever decodes images must test them and report the bad ones by name.
+    * Records of the split "train" that look sorted by class raise a UserWarning.
     * A feature of another type (a label stored as text) is wrong in all records: parsing raises.
 
     Args:
@@ -94,6 +96,8 @@ class TFRecordSource(RecordSource):
         bad_records.total_examples = num_examples + bad_records.count
         bad_records.check()
         check_keys(parts[0].path, (IMAGE_KEY, LABEL_KEY))
+        if not multi_label and split == "train":
+            warn_if_sorted([part.path for part in parts], LABEL_KEY)
         info = SourceInfo(
             name=f"tfrecord/{split}",
             num_examples=num_examples,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ SCAN_THREADS = 16
 RECORD_HEADER_BYTES = 12  # length: uint64 little-endian, and its checksum: uint32
 RECORD_FOOTER_BYTES = 4  # checksum of the data: uint32
 _GZIP_START = b"\x1f\x8b"
+RUN_OF_A_CLASS = 32  # records in a row that are not of one class by chance
 RECORDS_TRIED = 10  # how many records may be unparsable before a file counts as not ours
 
 
@@ -126,6 +128,29 @@ def check_keys(path: str, keys: Sequence[str]) -> None:
                 path=path,
                 suggestion=nearest(key, present),
             )
+
+
+def warn_if_sorted(paths: Sequence[str], label_key: str) -> None:
+    """Warns if files look sorted by class: a shuffle buffer does not mix them.
+
+    Three files are looked at, of each the labels that it begins with.
+    """
+    for path in dict.fromkeys((paths[-1], paths[len(paths) // 2], paths[0])):
+        try:
+            examples = list(islice(read_examples([path]), RUN_OF_A_CLASS))
+        except DataError:
+            return  # whoever reads on says so
+        labels = [tuple(e.features.feature[label_key].int64_list.value) for e in examples]
+        if len(labels) < RUN_OF_A_CLASS or len(set(labels)) > 1:
+            return
+    others = " (and likewise in other files)" if len(paths) > 1 else ""
+    warnings.warn(
+        f"{paths[0]}: the first {RUN_OF_A_CLASS} records are all of class "
+        f"{', '.join(map(str, labels[0]))}{others}. If the records are sorted by class, write them "
+        "anew in random order: training shuffles within a buffer and some files at a time.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _read_records(path: str) -> Iterator[bytes]:

@@ -248,6 +248,22 @@ def test_class_names_from_text(tmp_path):
         read_class_names(str(tmp_path), num_classes=3)
 
 
+@pytest.mark.parametrize("files", [1, 3])
+def test_files_sorted_by_class_are_warned_of(tmp_path, files):
+    for file in range(files):
+        classes = [1 + file] * 40 if files > 1 else [1] * 40 + [2] * 40
+        _write(tmp_path / f"train-{file}", [_example([label]) for label in classes])
+    with pytest.warns(UserWarning, match=r"the first 32 records are all of class 1.*random order"):
+        TFRecordSource(str(tmp_path), num_classes=3)
+
+
+@pytest.mark.parametrize("classes", [[1] * 31 + [2], [1] * 20])
+def test_mixed_and_small_files_are_not_warned_of(tmp_path, classes, recwarn):
+    _write(tmp_path / "train-0", [_example([label]) for label in classes])
+    TFRecordSource(str(tmp_path), num_classes=2)
+    assert not recwarn.list
+
+
 def test_equal_texts_of_classes_are_told_apart(tmp_path):
     """ImageNet has two classes of "crane"."""
     texts = ["crane", "dog", "crane"]
