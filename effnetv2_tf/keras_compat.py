@@ -60,8 +60,8 @@ class Layer(keras.layers.Layer):  # type: ignore[misc]
     Keras 3 compiles a model with XLA when `compile(jit_compile="auto")` finds that every
     layer supports it. Here that answer depends on the device, see `xla_is_worthwhile`.
 
-    Which of the layers within this one are frozen is part of its configuration, so that it
-    survives saving, loading and cloning.
+    Which of the layers within this one are frozen, or are not within a frozen one, is part of its
+    configuration, so that it survives saving, loading and cloning.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -69,19 +69,23 @@ class Layer(keras.layers.Layer):  # type: ignore[misc]
         self.supports_jit = xla_is_worthwhile()
 
     def get_config(self) -> dict:
-        config = super().get_config()
-        frozen = [path for path, inner in _layers_within(self) if not inner.trainable]
-        return {**config, "frozen": frozen} if self.trainable and frozen else config
+        """The layer's, with the paths of those within whose `trainable` is another."""
+        config, within = super().get_config(), list(_layers_within(self))
+        other = [path for path, inner in within if inner.trainable != self.trainable]
+        return {**config, "frozen" if self.trainable else "thawed": other} if other else config
 
     @classmethod
     def from_config(cls, config: dict) -> Any:
-        frozen = config.get("frozen", ())
-        layer = super().from_config({k: v for k, v in config.items() if k != "frozen"})
+        others = {*config.get("frozen", ()), *config.get("thawed", ())}
+        layer = super().from_config(
+            {k: v for k, v in config.items() if k not in ("frozen", "thawed")}
+        )
         # The constructor makes them trainable, also within a layer that is not; Keras 3 looks at
-        # the variables alone.
+        # the variables alone. Setting an outer one sets those within, which come after it.
         for path, inner in _layers_within(layer):
-            if not layer.trainable or path in frozen:
-                inner.trainable = False
+            trainable = layer.trainable != (path in others)
+            if inner.trainable != trainable:
+                inner.trainable = trainable
         return layer
 
     def build_from_config(self, config: dict) -> None:
@@ -309,6 +313,20 @@ def flatten_layers(model: keras.layers.Layer) -> list:
     """
     found = {id(layer): layer for _, layer in _layers_within(model)}  # a shared layer once
     return list(found.values())
+
+
+def layers_by_network(model: keras.Model) -> list[list]:
+    """All layers within a model, as `flatten_layers`, by the innermost model that they lie in."""
+    paths = dict(_layers_within(model))
+    networks = [path for path, layer in paths.items() if isinstance(layer, keras.Model)]
+    groups: dict[str, list] = {}
+    seen: set[int] = set()
+    for path, layer in paths.items():
+        if id(layer) not in seen:  # a shared one counts once
+            seen.add(id(layer))
+            around = [network for network in networks if path.startswith(f"{network}/")]
+            groups.setdefault(max(around, key=len, default=""), []).append(layer)
+    return list(groups.values())
 
 
 def can_drop(dropout: keras.layers.Dropout) -> bool:

@@ -37,7 +37,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,5 +96,12 @@ def construct(
         # The weights room knows the models; they know it only here, when it is asked for.
         from effnetv2_tf.weights import load_weights
 
-        load_weights(model, weights, spec=spec)
+        report = load_weights(model, weights, spec=spec)
+        warn_of_notes(report.notes if report else ())
     return model
+
+
+def warn_of_notes(notes: Sequence[str]) -> None:
+    """Warns of what an import of weights set on the model, or of what must be known to use it."""
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=4)  # where the constructor was called

@@ -17,10 +17,11 @@ from effnetv2_tf.garbage import collection_paused
 from effnetv2_tf.models.layers import InputNormalization
 
 _WARNING = (
-    "The images seem to lie in [0, 1] (largest value {largest:.3g}), but this model expects "
-    "pixels in [0, 255] and normalises them itself. Multiply them by 255, or build the model "
-    "with include_preprocessing=False and normalise them yourself."
+    "The images seem to {problem}, but this model expects pixels in [0, 255] and normalises them "
+    "itself. {remedy}, or build the model with include_preprocessing=False and normalise them "
+    "yourself."
 )
+_LARGEST_NORMALIZED = 10.0  # that images normalised by any usual statistics come to
 
 
 @keras_compat.register_serializable("effnetv2_tf")
@@ -30,18 +31,22 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
     `fit` creates the optimizer's variables before it traces the training step (with Keras 3):
     Keras creates them in the trace, and TensorFlow then traces all of it a second time.
 
-    The model warns once of images in [0, 1]. Only values at hand are looked at (arrays, eager
-    tensors, and the first batch of a `tf.data.Dataset` given to `fit`), so neither the graph nor
-    its speed changes.
+    The model warns once of images in [0, 1] or with negative values. Only values at hand are
+    looked at (arrays, eager tensors, and the first batch of a `tf.data.Dataset` given to `fit`), so
+    neither the graph nor its speed changes; a model within another one sees none.
     """
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(x, tf.data.Dataset) and not tf.distribute.has_strategy():
+        # A strategy's data may be read where Python's functions are not.
+        alone = self.distribute_strategy is tf.distribute.get_strategy()
+        alone = alone and not tf.distribute.has_strategy()
+        if isinstance(x, tf.data.Dataset) and alone:
             x = self.watch_first_batch(x)
         else:
             self.check_input_range(x)
-        with collection_paused():
-            self._build_optimizer()
+        if alone:  # else the strategy places the variables
+            with collection_paused():
+                self._build_optimizer()
         return super().fit(x, *args, **kwargs)
 
     @tf.autograph.experimental.do_not_convert  # as Keras's own, which it would call
@@ -75,15 +80,13 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         return super().__call__(*args, **kwargs)
 
     def _build_optimizer(self) -> None:
-        """Creates the optimizer's variables, if none are there and no strategy is to place them."""
-        alone = self.distribute_strategy is tf.distribute.get_strategy()
+        """Creates the optimizer's variables, if none are there."""
         optimizer = getattr(self, "optimizer", None)  # Keras 3 has none before `compile`
-        unbuilt = not getattr(optimizer, "built", True)
-        if unbuilt and alone and not tf.distribute.has_strategy():
+        if not getattr(optimizer, "built", True):
             keras_compat.build_optimizer(optimizer, self.trainable_variables)
 
     def check_input_range(self, images: Any) -> None:
-        """Warns, once for a model, if `images` lie in [0, 1] and the model expects [0, 255]."""
+        """Warns, once for a model, if `images` do not lie in [0, 255] and the model expects it."""
         if getattr(self, "_range_checked", False) or not self._expects_pixels():
             return
         if isinstance(images, np.ndarray):
@@ -95,11 +98,20 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         if not np.issubdtype(sample.dtype, np.floating) or sample.size == 0:
             return
         largest = float(sample.max())
-        if largest == 0 or np.isnan(largest):  # says nothing
+        least = float(sample.min())
+        if (largest == 0 and least == 0) or np.isnan(largest):  # says nothing
             return
         self._range_checked = True
-        if 0 < largest <= 1 and sample.min() >= 0:
-            warnings.warn(_WARNING.format(largest=largest), UserWarning, stacklevel=3)
+        # Bicubic resizing gives pixels below 0, too.
+        if least < 0 and largest < _LARGEST_NORMALIZED:
+            problem = f"be normalised already (values from {least:.3g} to {largest:.3g})"
+            remedy = "Leave the normalisation out"
+        elif least >= 0 and largest <= 1:
+            problem = f"lie in [0, 1] (largest value {largest:.3g})"
+            remedy = "Multiply them by 255"
+        else:
+            return
+        warnings.warn(_WARNING.format(problem=problem, remedy=remedy), UserWarning, stacklevel=3)
 
     def _expects_pixels(self) -> bool:
         return any(isinstance(layer, InputNormalization) for layer in self.layers)

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from effnetv2_tf.models.constructors import warn_of_notes
 from effnetv2_tf.models.genotypes import Cell
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import (
@@ -21,7 +22,7 @@ from effnetv2_tf.models.layers import (
 from effnetv2_tf.models.layers.initializers import conv_initializer, dense_initializer
 from effnetv2_tf.models.layers.nasnet_cell import PreviousSize
 from effnetv2_tf.models.nasnet_specs import NASNET_LARGE, NASNET_MOBILE, STACKS, NASNetSpec
-from effnetv2_tf.models.network import check_arguments
+from effnetv2_tf.models.network import check_arguments, check_rates
 
 _AUXILIARY_FILTERS = (128, 768)
 
@@ -72,6 +73,7 @@ def build_nasnet(
         x = InputNormalization(preprocessing.mean, preprocessing.std, name="normalization")(x)
     x = _stem(spec, synchronized_batch_norm, x)  # (b, h / 2, w / 2, stem)
     rate = spec.drop_path_rate if drop_path_rate is None else drop_path_rate
+    check_rates(spec.dropout_rate if dropout_rate is None else dropout_rate, rate)
     cells = _Cells(spec, rate, synchronized_batch_norm, x)
     for k in range(spec.stem_reductions):
         width = spec.filters // spec.filter_multiplier ** (spec.stem_reductions - k)
@@ -189,7 +191,7 @@ def _norm(
 
 def _classifier(name: str, classes: int, activation: Any, initializer: Any) -> keras.layers.Dense:
     return keras.layers.Dense(
-        classes,
+        int(classes),
         activation=activation,
         kernel_initializer=initializer or dense_initializer(),
         dtype="float32",
@@ -223,7 +225,8 @@ def _construct(
         # The weights room knows the models; they know it only here, when it is asked for.
         from effnetv2_tf.weights import load_weights
 
-        load_weights(model, weights)
+        report = load_weights(model, weights)
+        warn_of_notes(report.notes if report else ())
     return model
 
 

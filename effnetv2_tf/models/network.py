@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -73,6 +74,7 @@ def build_network(
     shape = check_arguments(include_top, classes, input_shape, pooling)
     dropout_rate = spec.dropout_rate if dropout_rate is None else dropout_rate
     drop_path_rate = spec.drop_path_rate if drop_path_rate is None else drop_path_rate
+    check_rates(dropout_rate, drop_path_rate)
     norms = _norms(spec, synchronized_batch_norm)
 
     inputs = keras.Input(shape=shape, name="image")
@@ -87,7 +89,7 @@ def build_network(
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)  # (b, head)
         x = Dropout(dropout_rate, name="dropout")(x)
         x = keras.layers.Dense(
-            classes,
+            int(classes),
             activation=classifier_activation,
             kernel_initializer=classifier_initializer or dense_initializer(),
             dtype="float32",
@@ -173,20 +175,40 @@ def check_arguments(
             f"{keras.backend.image_data_format()!r}. Call "
             "keras.backend.set_image_data_format('channels_last')."
         )
-    if include_top and (not isinstance(classes, int) or classes < 1):
+    if include_top and (classes is None or not _is_whole(classes) or classes < 1):
         raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")
     if input_shape is None:  # keras.applications' word for images of any size
         return None, None, 3
-    height, width, channels = input_shape if len(input_shape) == 3 else (None, None, None)
-    if not isinstance(channels, int) or channels < 1:
+    sides = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    if len(sides) != 3 or sides[-1] is None or not all(map(_is_whole, sides)) or sides[-1] < 1:
         raise ValueError(
             "`input_shape` must be (height, width, channels), where height and width may be "
-            f"None. Received: input_shape={tuple(input_shape)}."
+            f"None. Received: input_shape={sides or input_shape}."
         )
+    height, width = (None if side is None else int(side) for side in sides[:2])
+    channels = int(sides[-1])
     if any(side is not None and side < 1 for side in (height, width)):
         raise ValueError(
             f"`input_shape` must have positive sides. Received: input_shape={tuple(input_shape)}."
         )
+    if height in (1, 3) and channels > 4:
+        raise ValueError(
+            f"`input_shape` must be (height, width, channels). Received: input_shape="
+            f"{tuple(input_shape)}, an image {height} pixels high with {channels} channels. Did "
+            f"you mean {(width, channels, height)}?"
+        )
     return height, width, channels
+
+
+def check_rates(dropout_rate: float, drop_path_rate: float) -> None:
+    """Raises a ValueError for a rate that drops everything, or less than nothing."""
+    for name, rate in {"dropout_rate": dropout_rate, "drop_path_rate": drop_path_rate}.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={rate}.")
+
+
+def _is_whole(number: Any) -> bool:
+    """Whether it is an integer of Python or NumPy, or None."""
+    return number is None or (isinstance(number, numbers.Integral) and not isinstance(number, bool))

@@ -140,7 +140,7 @@ def learning_rates_by_depth(model: keras.Model, decay: float) -> dict[str, float
     3.2, with one group for each stage).
 
     Args:
-      model: one of this package's networks.
+      model: one of this package's EfficientNets.
       decay: in (0, 1].
 
     Returns:
@@ -148,10 +148,15 @@ def learning_rates_by_depth(model: keras.Model, decay: float) -> dict[str, float
       `learning_rate_factors`.
 
     Raises:
-      ValueError: if `decay` is out of range.
+      ValueError: if `decay` is out of range, or the model has no stages.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"`decay` must lie in (0, 1]. Received: decay={decay}.")
+    if not any(layer.name.startswith("stage") for layer in model.layers):
+        raise ValueError(
+            "`model` must be an EfficientNet of this package, with layers such as "
+            f"'stage1_block1'. Received: model {model.name!r}, which has none."
+        )
     groups = []  # from the input on
     for layer in model.layers:
         group = layer.name.split("_")[0]

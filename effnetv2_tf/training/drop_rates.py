@@ -32,8 +32,9 @@ class DropRates:
     def __init__(self, model: keras.Model) -> None:
         layers = keras_compat.flatten_layers(model)
         self._dropouts = [layer for layer in layers if isinstance(layer, Dropout)]
-        self._blocks = [layer for layer in layers if isinstance(layer, ResidualBlock)]
-        self._cells = [layer for layer in layers if isinstance(layer, NASNetCell)]
+        networks = keras_compat.layers_by_network(model)
+        self._blocks = _of_kind(networks, ResidualBlock)
+        self._cells = _of_kind(networks, NASNetCell)
         keras_dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
         self._keras_drop_paths = [d for d in keras_dropouts if _drops_samples(d)]
         self._keras_dropouts = [d for d in keras_dropouts if not _drops_samples(d)]
@@ -75,21 +76,29 @@ class DropRates:
     def set_drop_path(self, rate: float) -> bool:
         """Sets stochastic depth, `rate` at the last block; returns whether to trace anew.
 
-        Blocks' rates start at 0; those of a NASNet's n cells at `rate / n`, as in its paper.
+        Blocks' rates start at 0; those of a NASNet's n cells at `rate / n`, as in its paper. So it
+        is in each of several networks within the model.
         """
         if not (self._blocks or self._cells or self._keras_drop_paths):
             raise ValueError(
                 "The schedule moves `drop_path_rate`, but the model has no stochastic depth: "
                 "add it, or take `drop_path_rate` out of the schedule."
             )
-        if self._blocks:
-            rates = drop_path_rates(rate, len(self._blocks))
-            for block, block_rate in zip(self._blocks, rates, strict=True):
+        for blocks in self._blocks:
+            rates = drop_path_rates(rate, len(blocks))
+            for block, block_rate in zip(blocks, rates, strict=True):
                 block.set_drop_path_rate(block_rate)
-        for number, cell in enumerate(self._cells, start=1):
-            cell.set_drop_path_rate(rate * number / len(self._cells))
+        for cells in self._cells:
+            for number, cell in enumerate(cells, start=1):
+                cell.set_drop_path_rate(rate * number / len(cells))
         keras_rates = [rate * _SHARES[layer] for layer in self._keras_drop_paths]
         return _set_keras_rates(self._keras_drop_paths, keras_rates)
+
+
+def _of_kind(networks: list[list], kind: type) -> list[list]:
+    """The layers of a kind in each network that has some."""
+    found = [[layer for layer in layers if isinstance(layer, kind)] for layers in networks]
+    return [layers for layers in found if layers]
 
 
 def _note_shares(drop_paths: list) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from dataclasses import fields, replace
@@ -147,8 +148,8 @@ def _load(section: ModelSection, spec: NetworkSpec | NASNetSpec, model: keras.Mo
     except UsageError as error:
         raise UsageError(_in_recipe_words(str(error))) from error
     if report is not None:
-        _check_described(spec, report)
-        print(report.summary())
+        _check_described(spec, report, channels=model.input_shape[-1])
+        print("\n".join([report.summary(), *report.notes]))
 
 
 def _in_recipe_words(message: str) -> str:
@@ -163,17 +164,22 @@ def _in_recipe_words(message: str) -> str:
     return message.replace(advice[0], f"Set {' and '.join(keys)}.")
 
 
-def _check_described(spec: NetworkSpec | NASNetSpec, report: WeightReport) -> None:
-    """Refuses weights with a preprocessing of their own that the recipe does not have.
+def _check_described(spec: NetworkSpec | NASNetSpec, report: WeightReport, channels: int) -> None:
+    """Refuses weights with a preprocessing or an epsilon that the recipe does not have.
 
     A network is rebuilt from its recipe when a run is resumed, evaluated or exported.
     """
-    theirs = report.preprocessing
-    if theirs is None or np.allclose(
-        [theirs.mean, theirs.std], [spec.preprocessing.mean, spec.preprocessing.std]
-    ):
-        return
-    raise UsageError(
-        f"these weights were trained on images normalised by mean {theirs.mean} and std "
-        f"{theirs.std}; add preprocessing: {{mean: {list(theirs.mean)}, std: {list(theirs.std)}}}"
-    )
+    theirs = report.preprocessing and report.preprocessing.for_channels(channels)
+    own = spec.preprocessing.for_channels(channels)
+    trained, missing = [], []
+    if theirs and not np.allclose([theirs.mean, theirs.std], [own.mean, own.std]):
+        trained.append(f"images normalised by mean {theirs.mean} and std {theirs.std}")
+        missing.append(f"preprocessing: {{mean: {list(theirs.mean)}, std: {list(theirs.std)}}}")
+    epsilon = report.batch_norm_epsilon
+    if epsilon is not None and not math.isclose(epsilon, spec.batch_norm_epsilon, rel_tol=1e-3):
+        trained.append(f"batch norms with epsilon {epsilon:g}")
+        missing.append(f"batch_norm_epsilon: {epsilon:g}")
+    if missing:
+        raise UsageError(
+            f"these weights were trained with {' and '.join(trained)}; add {', '.join(missing)}"
+        )

@@ -222,7 +222,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
             dataset = dataset.skip(self.next_step - stage.first_step)
         if self._sizes_are_dynamic():
             dataset = dataset.map(forget_sides)
-        if isinstance(self.model, EfficientNet):
+        if isinstance(self.model, EfficientNet) and not is_tpu(self.model.distribute_strategy):
             dataset = self.model.watch_first_batch(dataset)
         return dataset
 

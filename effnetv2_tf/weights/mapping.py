@@ -105,7 +105,14 @@ def load_tensors(model: keras.Model, origins: Origins, file: WeightFile) -> Weig
     if file.takes_normalized:
         notes += adjustments.note_on_normalized_images(model)
     notes += adjustments.adjust(model, file.preprocessing, file.batch_norm_epsilon)
-    return WeightReport(file.source, file.path, tuple(rows), tuple(notes), file.preprocessing)
+    return WeightReport(
+        file.source,
+        file.path,
+        tuple(rows),
+        tuple(notes),
+        file.preprocessing,
+        file.batch_norm_epsilon,
+    )
 
 
 def _notes_on_values(values: dict[str, np.ndarray]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def _with_configuration(
     file: WeightFile, spec: NetworkSpec, path: Path, configs: dict[str, Any]
 ) -> WeightFile:
     """The file with what its record of layers says beside the tensors."""
-    _check_activation(configs.get("stem_norm", {}).get("activation"), spec, path)
+    _check_same_function(configs, spec, path)
     if "normalization" in configs:
         normalization = configs["normalization"]
         preprocessing = replace(
@@ -73,15 +73,41 @@ def _with_configuration(
     )
 
 
-def _check_activation(recorded: str | None, spec: NetworkSpec, path: Path) -> None:
-    """Refuses the weights of a network with another activation, whose tensors look the same."""
-    theirs, ours = (_ALIASES.get(name or "", name) for name in (recorded, spec.activation))
-    if recorded is not None and theirs != ours:
-        raise UsageError(
-            f"{path}: was trained with activation {recorded!r}, but the network has "
-            f"{spec.activation!r}: build the network from "
-            f"dataclasses.replace(spec, activation={recorded!r})"
-        )
+def _check_same_function(configs: dict[str, Any], spec: NetworkSpec, path: Path) -> None:
+    """Refuses the weights of a network that does otherwise with tensors that look the same."""
+    for layer, key, argument, ours in _decisive_settings(spec):
+        theirs = configs.get(layer, {}).get(key, ours)
+        if key == "strides" and not isinstance(theirs, int):
+            theirs = int(_numbers(theirs)[0])
+        if _plain(theirs) != _plain(ours):
+            given = "..." if argument == "stages" else repr(theirs)
+            raise UsageError(
+                f"{path}: was trained with {key} {theirs!r}, but the network has {ours!r} in "
+                f"{layer!r}: build the network from dataclasses.replace(spec, {argument}={given})"
+            )
+
+
+def _decisive_settings(spec: NetworkSpec) -> Iterator[tuple[str, str, str, Any]]:
+    """(layer, key of its record, field of the spec, value) of what no tensor's shape shows."""
+    yield "stem", "strides", "stem_stride", spec.stem_stride
+    yield "stem_norm", "activation", "activation", spec.activation
+    norms = {}
+    if spec.normalization != "batch":  # whose epsilon is set on the model
+        norms = {
+            "normalization": spec.normalization,
+            "normalization_groups": spec.normalization_groups,
+            "batch_norm_epsilon": spec.batch_norm_epsilon,
+        }
+    for number, stage in enumerate(spec.stages, start=1):
+        layer = f"stage{number}_block1"
+        yield layer, "stride", "stages", stage.stride
+        for key, value in norms.items():
+            yield layer, key, key, value
+
+
+def _plain(value: Any) -> Any:
+    """What may be compared: names as Keras 3 has them."""
+    return _ALIASES.get(value, value) if isinstance(value, str) else value
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

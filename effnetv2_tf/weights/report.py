@@ -42,6 +42,7 @@ class WeightReport:
       notes: what else was set on the model, or must be known to use it: preprocessing,
         epsilon of the batch norms.
       preprocessing: what the weights were trained with, if known.
+      batch_norm_epsilon: likewise.
     """
 
     source: str
@@ -49,6 +50,7 @@ class WeightReport:
     rows: tuple[TensorRow, ...]
     notes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    batch_norm_epsilon: float | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

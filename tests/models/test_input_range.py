@@ -62,9 +62,19 @@ def test_images_in_0_255_do_not(model, way):
     assert _warnings(lambda: WAYS[way](model, _images(255.0))) == []
 
 
-@pytest.mark.parametrize("images", [_images(1.0) * 2 - 1, _images(1.0).astype("uint8")])
+@pytest.mark.parametrize("images", [_images(1.0).astype("uint8"), _images(260.0) - 4])
 def test_other_ranges_do_not(model, images):
-    assert _warnings(lambda: model(tf.constant(images))) == []
+    """Bicubic resizing leaves [0, 255] on both sides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(tf.constant(images))
+
+
+@pytest.mark.parametrize("images", [_images(1.0) * 2 - 1, _images(1.0) * 4.5 - 2.1])
+def test_normalised_images_warn(model, images):
+    """By other networks' `preprocess_input`, or by ImageNet's statistics."""
+    with pytest.warns(UserWarning, match=r"normalised already \(values .*Leave the normalisation"):
+        model(tf.constant(images))
 
 
 def test_a_black_batch_says_nothing(model):

@@ -232,13 +232,31 @@ def test_low_precision(tiny_network):
         ({"input_shape": (None, None, None)}, "`input_shape` must be"),
         ({"input_shape": (0, 32, 3)}, "`input_shape` must have positive sides"),
         ({"include_top": False, "pooling": "mean"}, r"`pooling` must be.*pooling='mean'"),
-        ({"dropout_rate": 1.0}, r"`rate` must lie in \[0, 1\)|`dropout_rate`"),
-        ({"drop_path_rate": -0.1}, r"`rate` must lie in \[0, 1\)|`drop_path_rate`"),
+        ({"input_shape": 224}, "`input_shape` must be .*input_shape=224"),
+        ({"input_shape": (3, 224, 224)}, r"3 pixels high with 224 .*mean \(224, 224, 3\)"),
+        ({"dropout_rate": 1.0}, r"`dropout_rate` must lie in \[0, 1\). Received: dropout_rate=1"),
+        ({"drop_path_rate": -0.1}, r"`drop_path_rate` must lie in \[0, 1\). Received"),
     ],
 )
 def test_errors_name_the_argument(tiny_network, arguments, message):
     with pytest.raises(ValueError, match=message):
         tiny_network(**arguments)
+
+
+def test_integers_of_numpy_are_integers(tiny_network):
+    model = tiny_network(classes=np.int64(5), input_shape=tuple(np.array([64, 32, 3])))
+    assert (model.input_shape, model.output_shape) == ((None, 64, 32, 3), (None, 5))
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnetv2-s"])
+def test_grey_images_for_a_network_of_colours_are_refused(tiny_spec, name):
+    """Three means would make three channels of one."""
+    preprocessing = families.SPECS[name].preprocessing
+    model = build_network(dataclasses.replace(tiny_spec, preprocessing=preprocessing), classes=2)
+    with pytest.raises(
+        ValueError, match=r"takes images of 3 channels.*input_shape=\(None, None, 1"
+    ):
+        model(tf.zeros((2, 32, 32, 1)))
 
 
 def test_weights_that_are_no_file():

@@ -168,6 +168,8 @@ def test_learning_rates_fall_towards_the_input(tiny_network):
     assert factors == {"stem": 0.0625, "stage1": 0.125, "stage2": 0.25, "stage3": 0.5}
     with pytest.raises(ValueError, match=r"`decay` must lie in \(0, 1\]. Received: decay=0"):
         transfer.learning_rates_by_depth(tiny_network(), 0)
+    with pytest.raises(ValueError, match="must be an EfficientNet.*'plain', which has none"):
+        transfer.learning_rates_by_depth(keras.Sequential([], name="plain"), 0.5)
 
 
 def _copies(model, tmp_path):
@@ -186,6 +188,20 @@ def test_what_is_frozen_stays_so_in_copies(batch_norm, tiny_network, tmp_path):
         assert len(copy.trainable_weights) == trainable
         transfer.unfreeze(copy)
         assert len(copy.trainable_weights) == len(tiny_network().trainable_weights)
+
+
+def test_what_is_trained_within_a_frozen_block_stays_so_in_copies(tiny_network, tmp_path):
+    model = tiny_network()
+    block = model.get_layer("stage3_block1")
+    block.trainable = False
+    block.squeeze_excite.trainable = True
+    for copy in _copies(model, tmp_path):
+        inner = copy.get_layer("stage3_block1")
+        assert not inner.trainable
+        assert not inner.project_norm.trainable
+        assert inner.squeeze_excite.trainable
+        assert inner.squeeze_excite.reduce.trainable
+        assert len(copy.trainable_weights) == len(model.trainable_weights)
 
 
 def test_a_frozen_backbone_within_a_model_stays_so_in_copies(tiny_network, tmp_path):

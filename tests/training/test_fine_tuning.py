@@ -1,5 +1,7 @@
 """Fine-tuning recipes: the head first, then everything; the same after a restart."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -115,6 +117,23 @@ def test_weights_of_another_task(tmp_path):
         pairs = zip(model.get_layer(path).weights, other.get_layer(path).weights, strict=True)
         for ours, theirs in pairs:
             np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=path)
+
+
+def test_an_epsilon_that_the_recipe_does_not_have_is_refused(tmp_path, capsys):
+    """Evaluation and export rebuild the network from the recipe, without the file."""
+    path = tmp_path / "other.keras"
+    recipe = _recipe(weights=str(path))
+    spec = dataclasses.replace(build.network_spec(recipe.model), batch_norm_epsilon=1e-5)
+    build_network(spec, classes=7, input_shape=(None, None, 1)).save(path)
+    with pytest.raises(
+        UsageError,
+        match=r"trained with batch norms with epsilon 1e-05; add batch_norm_epsilon: 1e-05$",
+    ):
+        build.build_model(recipe, num_classes=10, channels=1)
+    told = recipe.model.model_copy(update={"batch_norm_epsilon": 1e-5})
+    model = build.build_model(recipe.model_copy(update={"model": told}), 10, 1)
+    assert model.get_layer("stem_norm").epsilon == 1e-5
+    assert "tensors loaded" in capsys.readouterr().out
 
 
 def test_learning_rates_by_depth_reach_the_optimizer(tiny_network):

@@ -169,3 +169,21 @@ def test_a_keras_dropout_of_rate_0_cannot_be_moved(make_schedule, batches, ends,
     model = _with_dropouts(0.0, noise_shape=(None, 1, 1, 1) if "path" in name else None)
     with pytest.raises(ValueError, match=f"`{name}`, but layer 'drop_0' was built with rate 0"):
         _fit(_compiled(model), make_schedule(**ends(**{name: (0.0, 0.4)})), batches)
+
+
+def test_each_of_several_networks_has_its_own_depth(tiny_network):
+    """Two towers, and one of them once more: it counts once."""
+    image = keras.Input((None, None, 3))
+    towers = [tiny_network(include_top=False, pooling="avg", name=name) for name in ("a", "b")]
+    outputs = [*(tower(image) for tower in towers), towers[0](image)]
+    model = keras.Model(image, keras.layers.Concatenate()(outputs))
+    DropRates(model).set_drop_path(0.4)
+    alone = tiny_network(include_top=False)
+    DropRates(alone).set_drop_path(0.4)
+
+    def rates(network):
+        blocks = [layer for layer in network.layers if isinstance(layer, ResidualBlock)]
+        return [float(b.drop_path.scheduled_rate.variable) for b in blocks if b.drop_path]
+
+    assert rates(towers[0]) == rates(towers[1]) == rates(alone)
+    assert len(rates(alone)) > 1

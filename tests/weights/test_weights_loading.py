@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+import effnetv2_tf
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.models.network import build_network
@@ -53,6 +54,48 @@ def test_another_activation_is_refused(tiny_spec, tmp_path):
     model = build_network(tiny_spec, classes=4)
     with pytest.raises(UsageError, match="trained with activation 'relu', .* has 'silu'"):
         load_weights(model, tmp_path / "model.keras")
+
+
+GROUPED = {"normalization": "group", "normalization_groups": 4}
+
+
+@pytest.mark.parametrize("form", ["model.keras", "model.h5"])
+@pytest.mark.parametrize(
+    ("theirs", "ours", "message"),
+    [
+        ({"stem_stride": 1}, {}, r"strides 1, .* has 2 in 'stem'.*stem_stride=1\)"),
+        ({"stages": 1}, {}, r"stride 1, .* has 2 in 'stage2_block1'.*stages=\.\.\.\)"),
+        (GROUPED, {**GROUPED, "normalization_groups": 8}, "normalization_groups 4, .* has 8"),
+        (GROUPED, {"normalization": "layer"}, "normalization 'group', .* has 'layer'"),
+        ({**GROUPED, "batch_norm_epsilon": 0.1}, GROUPED, "batch_norm_epsilon 0.1, .* has 0.001"),
+    ],
+    ids=["stem", "stage", "groups", "norm", "epsilon"],
+)
+def test_what_no_shape_shows_is_refused(form, theirs, ours, message, tiny_spec, tmp_path):
+    if "stages" in theirs:
+        stages = list(tiny_spec.stages)
+        stages[1] = dataclasses.replace(stages[1], stride=1)
+        theirs = {"stages": tuple(stages)}
+    build_network(dataclasses.replace(tiny_spec, **theirs), classes=4).save(tmp_path / form)
+    model = build_network(dataclasses.replace(tiny_spec, **ours), classes=4)
+    with pytest.raises(UsageError, match=f"was trained with {message}"):
+        load_weights(model, tmp_path / form)
+
+
+@pytest.mark.parametrize("form", ["model.keras", "model.h5"])
+def test_group_norms_that_agree_load(form, tiny_spec, tmp_path):
+    spec = dataclasses.replace(tiny_spec, **GROUPED)
+    build_network(spec, classes=4).save(tmp_path / form)
+    report = load_weights(build_network(spec, classes=4), tmp_path / form)
+    assert report.count("left out") == 0
+
+
+def test_a_constructor_tells_what_weights_set(tmp_path):
+    saved = effnetv2_tf.EfficientNetV2B0(classes=2, batch_norm_epsilon=1e-5)
+    saved.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="Epsilon of the batch norms set to the weights': 1e-05"):
+        model = effnetv2_tf.EfficientNetV2B0(tmp_path / "model.keras", classes=2)
+    assert model.get_layer("stem_norm").epsilon == 1e-5
 
 
 @pytest.mark.parametrize("form", ["model.keras", "model.h5"])

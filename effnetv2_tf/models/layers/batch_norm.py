@@ -126,15 +126,18 @@ class BatchNorm(keras_compat.Layer):
         result = self._fused_with_batch(
             inputs, exponential_avg_factor=1.0 - self.momentum, **self._tensors()
         )
-        self._keep_statistics(result.batch_mean, result.batch_variance)
+        self._keep_statistics(inputs, result.batch_mean, result.batch_variance)
         return result.y
 
-    def _keep_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+    def _keep_statistics(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Takes over what the fused operation returns with a factor below 1: new moving ones."""
         if not self.keeps_statistics:
             return
-        keras_compat.tf_variable(self.moving_mean).assign(mean)
-        keras_compat.tf_variable(self.moving_variance).assign(variance)
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            variable = keras_compat.tf_variable(moving)
+            if _is_one_of_several_replicas():  # an epoch's last batch may leave one without images
+                new = tf.where(tf.size(inputs) > 0, new, tf.convert_to_tensor(variable))
+            variable.assign(new)
 
     def _normalize_and_recompute(self, inputs: tf.Tensor) -> tf.Tensor:
         """SiLU of `_normalize_with_batch`, whose result is computed again for the gradient."""
@@ -168,7 +171,7 @@ class BatchNorm(keras_compat.Layer):
             return (y, result.batch_mean, result.batch_variance), gradient
 
         outputs, mean, variance = normalize(inputs, tensors["scale"], tensors["offset"])
-        self._keep_statistics(mean, variance)
+        self._keep_statistics(inputs, mean, variance)
         return outputs
 
     def _normalize_with_global_batch(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -27,7 +27,19 @@ class InputNormalization(keras_compat.Layer):
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
 
+    def build(self, input_shape: Any) -> None:
+        self._channels = input_shape[-1]
+        self.built = True
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        # Where there are several means, one channel would quietly become as many.
+        if inputs.shape[-1] not in (None, self._channels):
+            raise ValueError(
+                f"The model takes images of {self._channels} channels. Received: images of shape "
+                f"{tuple(inputs.shape)}. Build it with input_shape=(None, None, "
+                f"{inputs.shape[-1]}), or give it images of {self._channels} channels "
+                "(tf.image.grayscale_to_rgb makes three of one)."
+            )
         scale = tf.constant([1.0 / value for value in self.std])
         offset = tf.constant([-m / s for m, s in zip(self.mean, self.std, strict=True)])
         return tf.cast(tf.cast(inputs, tf.float32) * scale + offset, self.compute_dtype)

@@ -188,6 +188,26 @@ def test_called_as_a_whole_within_a_strategy(two_cpus):
     )
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_replica_without_images_keeps_its_statistics(two_cpus, recompute):
+    """An epoch's last batch may have fewer images than there are replicas."""
+    two_cpus(
+        f"""
+        from effnetv2_tf.models.layers import BatchNorm
+        with strategy.scope():
+            norm = BatchNorm(activation="silu", momentum=0.5)
+            norm.build((None, 3, 3, 2))
+        norm.recompute = {recompute}
+        shares = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.ones([1 - context.replica_id_in_sync_group, 3, 3, 2]))
+        strategy.run(lambda images: norm(images, training=True), args=(shares,))
+        mean = norm.moving_mean.numpy()  # of 0.5 in one replica and 0 in the other
+        np.testing.assert_allclose(mean, [0.25, 0.25])
+        assert np.isfinite(norm.moving_variance.numpy()).all()
+        """
+    )
+
+
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match=r"expected images \(batch, height, width, channels\)"):
         BatchNorm()(tf.zeros([2, 3]))
