@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -80,6 +81,13 @@ def layer_configurations(path: Path) -> dict[str, Any] | None:
 def is_by_class(names: Iterable[str]) -> bool:
     """Whether arrays with these names are in the newer layout."""
     return any("/vars/" in name for name in names)
+
+
+def inner_model(names: Iterable[str]) -> str | None:
+    """What the newer layout calls a model within the model of these arrays, if there is one."""
+    containers = "|".join(_LAYER_CONTAINERS)
+    matches = (re.match(rf"(?:{containers})(\w+)/(?:{containers})", name) for name in names)
+    return next((match[1] for match in matches if match), None)
 
 
 def layer_tensors(

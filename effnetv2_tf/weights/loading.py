@@ -119,6 +119,13 @@ def _check_no_choice(ema: bool | None, weights: str | Path) -> None:
 def _open_keras(path: Path, spec: NetworkSpec) -> tuple[WeightFile, Origins]:
     _check_is_hdf5(path)
     arrays = hdf5.read_arrays(path)
+    inner = hdf5.inner_model(arrays)
+    if inner is not None:
+        raise UsageError(
+            f"Weights file {str(path)!r} holds a network inside another model (as {inner!r}). Load "
+            "that model (keras.models.load_model, or load_weights of one that is built alike) and "
+            "take the network out of it with get_layer."
+        )
     if own.is_own(arrays):
         file = own.read(path, arrays, spec)
         return file, own.origins(spec, file)

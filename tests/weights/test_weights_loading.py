@@ -90,6 +90,15 @@ def test_group_norms_that_agree_load(form, tiny_spec, tmp_path):
     assert report.count("left out") == 0
 
 
+@pytest.mark.parametrize("form", ["model.keras", "model.weights.h5"])
+def test_a_network_within_a_model_is_said_to_be_one(form, tiny_network, tmp_path):
+    outer = keras.Sequential([tiny_network(include_top=False, pooling="avg")])
+    outer.add(keras.layers.Dense(3))
+    (outer.save_weights if form.endswith("weights.h5") else outer.save)(tmp_path / form)
+    with pytest.raises(UsageError, match=r"inside another model \(as 'efficient_net'\).*get_layer"):
+        load_weights(tiny_network(include_top=False), tmp_path / form)
+
+
 def test_a_constructor_tells_what_weights_set(tmp_path):
     saved = effnetv2_tf.EfficientNetV2B0(classes=2, batch_norm_epsilon=1e-5)
     saved.save(tmp_path / "model.keras")
