@@ -62,7 +62,7 @@ def _describe() -> Description | None:
         return describe_run(_MODEL_DIR.value, _IMAGE_SIZE.value)
     if _FILE.value is not None:
         if not Path(_FILE.value).is_file():
-            raise UsageError(f"--file: expected a .keras file, {_FILE.value} does not exist")
+            raise UsageError(f"--file: expected a .keras file, {programs.no_file(_FILE.value)}")
         programs.import_tensorflow()
         from effnetv2_tf.description import describe_file
 

@@ -28,7 +28,10 @@ def main() -> None:
 
     run = open_run(model_dir, _CHECKPOINT.value, raw=_RAW.value)
     sizes = sizes or [build.evaluation_size(run.recipe)]
-    print(f"{run.checkpoint.path} (step {run.checkpoint.step}) on {run.evaluation.info.name}")
+    print(
+        f"{run.checkpoint.path} (step {run.checkpoint.step}, {run.weights} weights) on "
+        f"{run.evaluation.info.name}"
+    )
     results = _evaluate_sizes(run, sizes)
     write_results(run, results, output)
 
@@ -60,6 +63,7 @@ def write_results(run, results: dict, output: Path) -> None:
     report = {
         "checkpoint": str(run.checkpoint.path),
         "step": run.checkpoint.step,
+        "weights": run.weights,
         "data": run.evaluation.info.name,
         "sizes": {
             str(size): {"top_1": r.top_1, "top_5": r.top_5, "images": r.images}

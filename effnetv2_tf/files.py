@@ -11,7 +11,15 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that gets its name when everything is written and on the disk."""
+    """A binary file that gets its name when everything is written and on the disk.
+
+    What a link leads to is replaced, not the link. Devices and pipes are written to as they are.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -48,7 +48,7 @@ def main(names: list[str]) -> None:
 
     found = find_images(names)
     predictor = _open()
-    print(f"{predictor.origin}, {predictor.preparation.image_size} px")
+    programs.show(f"{predictor.origin}, {predictor.preparation.image_size} px")
     results = list(
         _shown(predictor.predict(found.files, top=_TOP.value, batch_size=_BATCH_SIZE.value))
     )
@@ -64,6 +64,7 @@ def _check_request(names: Sequence[str]) -> None:
     if len(given) != 1:
         received = " and ".join(f"--{flag.name}" for flag in given) or "none"
         raise UsageError(f"expected one of --model_dir, --model, --file, received {received}")
+    _check_no_flag_is_idle(given[0])
     if _MODEL.value is not None:
         from effnetv2_tf.models.names import find_spec
 
@@ -76,12 +77,22 @@ def _check_request(names: Sequence[str]) -> None:
 
         check_run_folder(Path(_MODEL_DIR.value))
     if _FILE.value is not None and not Path(_FILE.value).is_file():
-        raise UsageError(f"--file: expected a .keras file, {_FILE.value} does not exist")
+        raise UsageError(f"--file: expected a .keras file, {programs.no_file(_FILE.value)}")
     for flag in (_CSV, _JSON, _SHEET):
         programs.check_output_file(flag)
     missing = [name for name in names if not Path(name).exists()]
     if len(missing) == len(names):
         raise UsageError(f"no such file or folder: {_listed(missing)}")
+
+
+def _check_no_flag_is_idle(network: flags.FlagHolder) -> None:
+    """Raises a UsageError for a flag that was given and would change nothing."""
+    for flag, owner in ((_CHECKPOINT, _MODEL_DIR), (_LABELS, _FILE), (_CROP, _FILE)):
+        if flag.present and owner is not network:
+            raise UsageError(
+                f"--{flag.name}: expected with --{owner.name} alone, received it with "
+                f"--{network.name}"
+            )
 
 
 def _open() -> Predictor:
@@ -109,11 +120,10 @@ def _shown(results: Iterable[Prediction | Unreadable]) -> Iterable[Prediction | 
 
     for result in results:
         if isinstance(result, Prediction):
-            print(result.file)
-            for score in result.classes:
-                print(f"  {score.probability:7.2%}  {score.name}")
+            scores = (f"  {score.probability:7.2%}  {score.name}" for score in result.classes)
+            programs.show("\n".join([str(result.file), *scores]))
         else:
-            print(f"{result.file}: skipped: {result.reason}")
+            programs.show(f"{result.file}: skipped: {result.reason}")
         yield result
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -20,6 +22,7 @@ from absl import logging as absl_logging
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
 from effnetv2_tf.garbage import collection_paused
 
+STOPPED = 128 + signal.SIGTERM  # the exit code, as shells have it
 # Of the flag --checkpoint, wherever a run is opened; see `training.runs.find_checkpoint`.
 CHECKPOINT_HELP = "Of the run: last, best, the name of a file in its checkpoints folder, or a path."
 
@@ -78,8 +81,20 @@ def _quiet_standard_error() -> Iterator[None]:
             os.close(kept)
 
 
+def show(text: str) -> None:
+    """Prints a line now; if nobody reads on, as in `... | head`, this and all others go nowhere."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def run(main: Callable[[], None]) -> None:
     """Parses flags and runs `main`: exit code 0, 2 for wrong use, 1 for failed work.
+
+    After SIGTERM, with a checkpoint saved, it is 143, after Ctrl-C 130: the work is not done.
 
     Errors are one line; `--verbosity=1` (absl's flag) adds the traceback.
     """
@@ -99,10 +114,14 @@ def run_with_arguments(main: Callable[[list[str]], None]) -> None:
     def guarded(arguments: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)  # TensorFlow notes its every write
+        for stream in (sys.stdout, sys.stderr):  # names of files may be anything
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             main(arguments[1:])
         except RunStopped as stopped:
             print(stopped)
+            sys.exit(STOPPED)
         except UsageError as error:
             _fail(error, 2)
         except (TrainingFailure, OSError) as error:
@@ -164,6 +183,11 @@ def check_output_folder(flag: Any) -> None:
         raise UsageError(f"--{flag.name}: expected a folder for the results, {above} is read-only")
 
 
+def no_file(path: str | Path) -> str:
+    """Says of a path what it is in place of a file."""
+    return f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}"
+
+
 def check_not_empty(flag: Any, expected: str) -> None:
     """Raises a UsageError if a flag (an absl flag holder) is given an empty text."""
     if flag.value is not None and not flag.value.strip():
@@ -173,6 +197,8 @@ def check_not_empty(flag: Any, expected: str) -> None:
 def _parse_flags(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
+    except SystemExit:  # absl's, with 1, after --help
+        sys.exit(0)
     except flags.Error as error:
         message = " ".join(str(error).split())
         print(f"error: {message}; see --help", file=sys.stderr)

@@ -5,11 +5,16 @@ Run the same command again to go on after an interruption.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from effnetv2_tf import programs
+
+if TYPE_CHECKING:
+    from effnetv2_tf.training.recipe import Recipe
 
 _CONFIG = flags.DEFINE_string("config", None, "Recipe: a YAML file.", required=True)
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.", required=True)
@@ -36,11 +41,25 @@ def main() -> None:
     from effnetv2_tf.training.distribution import choose_strategy
     from effnetv2_tf.training.trainer import Trainer
 
+    for note in _notes(recipe):
+        print(note)
     strategy, reason = choose_strategy(_STRATEGY.value, _TPU.value, _DEVICES.value)
     print(reason)
     verbose = {"bar": 1, "lines": 2, "none": 0}[_PROGRESS.value]
     summary = Trainer(recipe, Path(_MODEL_DIR.value), strategy, verbose).run()
     report(summary, Path(_MODEL_DIR.value))
+
+
+def _notes(recipe: Recipe) -> Iterator[str]:
+    """What a recipe does that its author may not have meant."""
+    if recipe.model.weights is None:
+        yield f"{recipe.model.name} begins with random weights (model.weights names others)."
+    warmup, epochs = recipe.learning_rate.warmup_epochs, recipe.training.epochs
+    if warmup >= epochs:
+        yield (
+            f"Note: learning_rate.warmup_epochs ({warmup:g}) is not below training.epochs "
+            f"({epochs}): the learning rate never reaches its peak."
+        )
 
 
 def report(summary: dict, model_dir: Path) -> None:

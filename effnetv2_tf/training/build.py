@@ -34,6 +34,7 @@ from effnetv2_tf.training.losses import loss_and_metrics
 from effnetv2_tf.training.networks import build_model as build_model
 from effnetv2_tf.training.networks import model_spec as model_spec
 from effnetv2_tf.training.networks import network_spec as network_spec
+from effnetv2_tf.training.networks import without_weights as without_weights
 from effnetv2_tf.training.recipe import OptimizerSection, Recipe
 from effnetv2_tf.training.schedule import Regularization, StageSchedule
 from effnetv2_tf.training.sources import Sources as Sources
@@ -96,6 +97,20 @@ def build_schedule(recipe: Recipe, num_examples: int) -> StageSchedule:
     return schedule.with_fine_tuning(evaluation_size(recipe), reduced.fine_tune_epochs)
 
 
+def _check_numbers(options: Mapping[str, Any]) -> None:
+    """Refuses numbers that YAML takes for text: TensorFlow would say so only in training."""
+    for name, value in options.items():
+        try:
+            number = float(value) if isinstance(value, str) else None
+        except ValueError:
+            continue
+        if number is not None:
+            raise UsageError(
+                f"optimizer.options.{name}: expected a number, received the text {value!r}; write "
+                f"{number!r}"
+            )
+
+
 def build_optimizer(
     recipe: Recipe, schedule: StageSchedule, model: keras.Model
 ) -> keras.optimizers.Optimizer:
@@ -111,6 +126,7 @@ def build_optimizer(
     if section.gradient_clip_norm is not None:
         options["global_clipnorm"] = section.gradient_clip_norm
     make_optimizer = _optimizer_maker(section)
+    _check_numbers(section.options)
     if recipe.fine_tuning is not None and recipe.fine_tuning.learning_rate_decay != 1:
         if section.name.lower() not in OUR_OPTIMIZERS:
             raise UsageError(

@@ -134,6 +134,12 @@ def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
         raise UsageError(f"model: {error}") from error
 
 
+def without_weights(recipe: Recipe) -> Recipe:
+    """The same recipe, whose network begins with no file of weights: a checkpoint has them."""
+    model = recipe.model.model_copy(update={"weights": None, "new_classifier": False})
+    return recipe.model_copy(update={"model": model})
+
+
 def _load(section: ModelSection, spec: NetworkSpec | NASNetSpec, model: keras.Model) -> None:
     """Loads the file of weights into a network."""
     known, target = None, model

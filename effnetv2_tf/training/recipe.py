@@ -244,7 +244,13 @@ _NO_TEST_SIZE = (
 
 
 # Keys that may change when a run or a search goes on: they do not alter what is computed.
-_FREE_KEYS: Any = {"name": True, "checkpoints": True, "data": {"service", "max_bad_share"}}
+# Where the data lies may change; its classes and steps are checked by what checkpoints remember.
+_PLACES = {"directory", "csv", "files"}
+_FREE_KEYS: Any = {
+    "name": True,
+    "checkpoints": True,
+    "data": {"service": True, "max_bad_share": True, "options": _PLACES},
+}
 
 
 class Recipe(Section):

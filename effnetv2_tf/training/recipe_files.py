@@ -113,7 +113,8 @@ def find_file(path: Path) -> Path:
     if path.name in packaged and path.parent.name in ("", "configs"):
         return packaged[path.name]
     raise UsageError(
-        f"--config: expected a recipe file, received {str(path)!r}, which does not exist"
+        f"--config: expected a recipe file, received {str(path)!r}, which "
+        f"{'is a folder' if path.is_dir() else 'does not exist'}"
         f"{suggestion(path.name, packaged)}"
     )
 

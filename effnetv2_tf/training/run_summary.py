@@ -80,11 +80,19 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, or None."""
-    folder = Path(__file__).resolve().parent
+    """The revision of the checkout that this package runs from, or None.
+
+    Installed in an environment within somebody's project, the package is no part of that.
+    """
+    here = Path(__file__).resolve()
+    return _git(here, "rev-parse", "HEAD") if _git(here, "ls-files", here.name) else None
+
+
+def _git(file: Path, *command: str) -> str | None:
+    """What Git says in the folder of a file; None if it says nothing."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            ["git", "-C", str(file.parent), *command],
             capture_output=True,
             text=True,
             timeout=10,

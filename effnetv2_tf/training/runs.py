@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import keras
 
@@ -21,12 +22,16 @@ from effnetv2_tf.training.state import load_for_inference
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run's network with the weights of one of its checkpoints, and its data."""
+    """A run's network with the weights of one of its checkpoints, and its data.
+
+    `weights` says which: `"averaged"`, or `"raw"`, also where there are no averages.
+    """
 
     recipe: Recipe
     checkpoint: Checkpoint
     model: keras.Model
     evaluation: Source
+    weights: Literal["averaged", "raw"]
 
 
 def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> OpenedRun:
@@ -54,7 +59,9 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
     check_class_names(sources.evaluation.info, recorded_class_names(found, model_dir))
     model = network_of(recipe, found)
     load_for_inference(model, found.arrays, found.path, raw=raw)
-    return OpenedRun(recipe, found, model, sources.evaluation)
+    averaged = not raw and any(name.startswith("ema/") for name in found.arrays)
+    weights: Literal["averaged", "raw"] = "averaged" if averaged else "raw"
+    return OpenedRun(recipe, found, model, sources.evaluation, weights)
 
 
 def evaluate_run(run: OpenedRun, image_size: int) -> Evaluation:
@@ -89,7 +96,8 @@ def network_of(recipe: Recipe, checkpoint: Checkpoint) -> keras.Model:
         classes = checkpoint.arrays["model/classifier/kernel"].shape[1]
     except KeyError as error:
         raise UsageError(f"{checkpoint.path}: {error.args[0]} is missing") from error
-    model = recipe.model.model_copy(update={"weights": None, "auxiliary_head": None})
+    recipe = build.without_weights(recipe)
+    model = recipe.model.model_copy(update={"auxiliary_head": None})
     return build.build_model(recipe.model_copy(update={"model": model}), classes, channels)
 
 

@@ -91,7 +91,10 @@ class Trainer:
         check_batch_sizes(self.strategy, build.batch_sizes(recipe))
         with self.strategy.scope():
             channels = build.channels_of(recipe, self.sources.train)
-            self.model = build.build_model(recipe, info.num_classes, channels)
+            # What is resumed needs the file of weights no more that it began with.
+            begun = self._has_checkpoints()
+            network = build.without_weights(recipe) if begun else recipe
+            self.model = build.build_model(network, info.num_classes, channels)
             optimizer = build.build_optimizer(recipe, self.schedule, self.model)
             steps = steps_per_execution(recipe, self.schedule, self.strategy)
             build.compile_model(self.model, recipe, optimizer, steps, multi_label=info.multi_label)
@@ -213,17 +216,22 @@ class Trainer:
     def _check_folder(self) -> None:
         """Refuses a folder that holds a run of another recipe, or of one that is not known."""
         path = self.model_dir / "recipe.yaml"
-        if not path.is_file() and CheckpointFolder(self.model_dir / "checkpoints").by_step():
+        if not self._has_checkpoints():
+            return  # there is nothing that another recipe could spoil
+        if not path.is_file():
             raise UsageError(
                 f"--model_dir: {self.model_dir} has checkpoints but no recipe.yaml, which would "
                 "tell what they are of; put it back, or choose another folder"
             )
-        changed = _changed_keys(self.recipe, path) if path.is_file() else []
+        changed = _changed_keys(self.recipe, path)
         if changed:
             raise UsageError(
                 f"--model_dir: {self.model_dir} holds a run of another recipe: "
                 f"{', '.join(changed)} differ; choose another folder, or remove it"
             )
+
+    def _has_checkpoints(self) -> bool:
+        return bool(CheckpointFolder(self.model_dir / "checkpoints").by_step())
 
     def _claim_folder(self) -> None:
         """Makes the folder and writes the resolved recipe."""
@@ -366,11 +374,11 @@ def _quiet_validation() -> Iterator[None]:
 
     How many batches there are is unknown where bad images are left out; Keras 3 takes the end
     of the first validation for a mistake. The training data's number of steps is always known.
-    Of an epoch that is only evaluated, when a run goes on, the run says so itself.
+    Which steps of an epoch are left, when a run goes on, the run says itself.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
-        warnings.filterwarnings("ignore", "The optimizer has made .* none is left", UserWarning)
+        warnings.filterwarnings("ignore", "The optimizer has made .* already", UserWarning)
         yield
 
 

@@ -19,11 +19,12 @@ def test_a_named_checkpoint_and_a_single_batch(tiny_run):
     )
     done = run(f"--model_dir={tiny_run}", "--checkpoint=step-0000000007.npz")
     assert done.returncode == 0, done.stderr
-    assert "step-0000000007.npz (step 7) on digits/test" in done.stdout
+    assert "step-0000000007.npz (step 7, raw weights) on digits/test" in done.stdout
     (row,) = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["16"]]
     assert row[3:] == ["360", "-"]
     report = json.loads((tiny_run / "evaluation.json").read_text())
     assert report["sizes"]["16"]["images"] == 360
+    assert report["weights"] == "raw"  # the run keeps no averages
 
 
 def test_an_empty_checkpoint_is_refused(tiny_run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,16 @@ def test_a_run_names_its_classes(tiny_run, pictures):
             f"--json: expected a file in a folder, {__file__} is none",
         ),
         ((__file__, "--file=/no/such.keras"), "--file: expected a .keras file, /no/such.keras"),
+        ((__file__, f"--file={FOLDER}"), f"--file: expected a .keras file, {FOLDER} is a folder"),
+        (
+            ("x.png", "--file=y", "--checkpoint=bst"),
+            "--checkpoint: expected with --model_dir alone",
+        ),
+        (("x.png", "--model_dir=y", "--crop=none"), "--crop: expected with --file alone, received"),
+        (
+            ("x.png", "--model=lite0", "--labels=y"),
+            "--labels: expected with --file alone, received",
+        ),
     ],
 )
 def test_wrong_use_is_one_line_and_2(arguments, message):
@@ -138,6 +149,36 @@ def test_wrong_use_is_one_line_and_2(arguments, message):
     assert last_line(done).startswith("error: ")
     assert message in last_line(done)
     assert done.stdout == ""
+
+
+def test_who_reads_a_part_of_the_output_gets_all_files(colours, pictures, tmp_path):
+    """As `predict ... | head -1` does; and a name that the terminal cannot show."""
+    odd = pictures / "sub" / "\udcff\u00e9.png"
+    odd.write_bytes((pictures / "red.png").read_bytes())
+    for number in range(5):
+        (pictures / f"{number}.png").write_bytes((pictures / "red.png").read_bytes())
+    path = tmp_path / "all.csv"
+    command = [sys.executable, "-m", "effnetv2_tf.predict", str(pictures), *network(colours)]
+    with subprocess.Popen(
+        [*command, f"--csv={path}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        files = {row["file"] for row in csv.DictReader(file)}
+    assert len(files) == 8
+    assert str(odd) in files
+
+
+def test_help_is_no_failure():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "--batch_size" in done.stdout
 
 
 def test_only_missing_files_are_wrong_use():

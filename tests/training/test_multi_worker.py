@@ -271,7 +271,8 @@ def test_a_killed_chief_ends_the_other_worker(recipe, tmp_path):
 
 def test_sigterm_at_one_worker_stops_all_with_a_checkpoint(recipe, tmp_path, on_one_device):
     run = Run(recipe, tmp_path / "run")
-    run.start(workers=2, act_at=SECOND_STAGE + 1, signal_number=signal.SIGTERM).succeeded()
+    run.start(workers=2, act_at=SECOND_STAGE + 1, signal_number=signal.SIGTERM)
+    assert run.codes == [143, 143], run.errors
     for output in run.outputs:
         assert f"after step {SECOND_STAGE + 1}; a checkpoint is saved" in output
     checkpoint = CheckpointFolder(run.folder / "checkpoints").latest()

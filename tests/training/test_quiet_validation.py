@@ -1,8 +1,37 @@
 """Keras's warnings where nothing is wrong."""
 
+import contextlib
 import warnings
 
+import keras
+
+from effnetv2_tf.errors import RunStopped
 from effnetv2_tf.training.trainer import Trainer
+
+
+def test_a_run_that_goes_on_needs_no_warning(make_recipe, tmp_path):
+    recipe = make_recipe(
+        {"source": "digits"}, training={"batch_size": 256}, checkpoints={"every_steps": 1}
+    )
+    for last_step in (2, 5):
+        trainer = Trainer(recipe, tmp_path / "run", verbose=0)
+        if last_step == 2:
+            trainer.callbacks.append(_StopAt(trainer, last_step))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "The optimizer has made")
+            with contextlib.suppress(RunStopped):
+                trainer.run()
+        assert trainer.progressive.next_step == last_step
+
+
+class _StopAt(keras.callbacks.Callback):
+    def __init__(self, trainer, step):
+        super().__init__()
+        self.trainer, self.step = trainer, step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.trainer.progressive.next_step == self.step:
+            raise RunStopped("the test")
 
 
 def test_images_that_may_be_left_out_raise_no_warning(write_classes, make_recipe, tmp_path):

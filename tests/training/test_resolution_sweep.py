@@ -34,7 +34,7 @@ def _run(path, images=40, seed=0, **changes):
     pixels = np.random.default_rng(0).integers(0, 256, (images, 8, 8, 1), np.uint8)
     source = ArraySource(pixels, np.arange(images) % 10)
     return OpenedRun(
-        recipe, Checkpoint({}, {"step": 3}, path), build.build_model(recipe, 10, 1), source
+        recipe, Checkpoint({}, {"step": 3}, path), build.build_model(recipe, 10, 1), source, "raw"
     )
 
 

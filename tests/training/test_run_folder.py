@@ -7,6 +7,7 @@ import keras
 import pytest
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.trainer import Trainer
 
@@ -80,3 +81,45 @@ def test_checkpoints_without_a_recipe(recipe, tmp_path):
     with pytest.raises(UsageError, match=message):
         Trainer(recipe, tmp_path, verbose=0)
     assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_a_folder_in_which_nothing_was_saved_takes_a_better_recipe(recipe, make_recipe, tmp_path):
+    """As after a mistake that showed in the first steps."""
+    _interrupted(recipe, tmp_path, 1)
+    other = make_recipe({"source": "digits"}, training={"batch_size": 512})
+    assert Trainer(other, tmp_path, verbose=0).run()["steps"] == 1437 // 512
+
+
+def test_a_run_goes_on_where_its_images_have_moved(make_recipe, write_classes, tmp_path):
+    def recipe(folder, **training):
+        data = {"source": "image_folder", "options": {"directory": str(folder)}}
+        return make_recipe(data, training={"epochs": 2, **training}, checkpoints={"every_steps": 1})
+
+    folder = write_classes(tmp_path / "here", ("cat", "dog"), count=8)
+    _interrupted(recipe(folder), tmp_path / "run", 2)
+    moved = folder.rename(tmp_path / "there")
+    trainer = Trainer(recipe(moved), tmp_path / "run", verbose=0)
+    assert trainer.run()["evaluated_on"] == str(moved)
+    assert "there" in (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(UsageError, match=r"another recipe: training.label_smoothing differ"):
+        Trainer(recipe(moved, label_smoothing=0.2), tmp_path / "run", verbose=0)
+
+
+def test_a_run_goes_on_without_the_file_that_it_began_with(make_recipe, tmp_path):
+    weights = tmp_path / "first.weights.h5"
+    recipe = make_recipe({"source": "digits"}, checkpoints={"every_steps": 1})
+    build.build_model(recipe, 10, 1).save_weights(weights)
+    recipe = make_recipe(
+        {"source": "digits"}, model={"weights": str(weights)}, checkpoints={"every_steps": 1}
+    )
+    _interrupted(recipe, tmp_path / "run", 2)
+    weights.unlink()
+    assert Trainer(recipe, tmp_path / "run", verbose=0).run()["steps"] == 1437 // 4
+    with pytest.raises(UsageError, match="is no file"):
+        Trainer(recipe, tmp_path / "another", verbose=0)
+
+
+def test_numbers_that_yaml_takes_for_text(make_recipe, tmp_path):
+    recipe = make_recipe({"source": "digits"}, optimizer={"options": {"epsilon": "1e-3"}})
+    with pytest.raises(UsageError, match=r"optimizer.options.epsilon: .*'1e-3'; write 0.001"):
+        Trainer(recipe, tmp_path / "run", verbose=0)
