@@ -52,11 +52,11 @@ def _evaluate_sizes(run, sizes: list[int]) -> dict:
 
 
 def write_results(run, results: dict, output: Path) -> None:
-    """Writes evaluation.json and a confusion matrix for every size."""
+    """Writes evaluation.json, and for every size the confusion matrix and each class's accuracy."""
     import json
 
     from effnetv2_tf.files import write_text
-    from effnetv2_tf.reporting.confusion import draw_confusion, most_confused
+    from effnetv2_tf.reporting import confusion
 
     names = run.evaluation.info.class_names
     output.mkdir(parents=True, exist_ok=True)
@@ -73,10 +73,18 @@ def write_results(run, results: dict, output: Path) -> None:
     write_text(output / "evaluation.json", json.dumps(report, indent=2) + "\n")
     for size, result in results.items():
         title = f"{run.recipe.name}, {size} px: {result.top_1:.2%}"
-        draw_confusion(result.confusion, names, output / f"confusion_{size}.png", title)
-        print(f"Wrote {output / f'confusion_{size}.png'}; most frequent mistakes:")
-        for true, predicted, count in most_confused(result.confusion, names):
+        picture = output / f"confusion_{size}.png"
+        confusion.draw_confusion(result.confusion, names, picture, title)
+        write_text(picture.with_suffix(".csv"), confusion.confusion_csv(result.confusion, names))
+        classes = output / f"classes_{size}.csv"
+        write_text(classes, confusion.classes_csv(result.confusion, names))
+        print(f"Wrote {picture}, .csv and {classes}; most frequent mistakes:")
+        for true, predicted, count in confusion.most_confused(result.confusion, names):
             print(f"  {true} taken for {predicted}: {count}")
+    absent = confusion.classes_without_images(next(iter(results.values())).confusion, names)
+    if absent:
+        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
+        print(f"Note: there are no images of {', '.join(absent[:10])}{more} to evaluate on")
     print(f"Wrote {output / 'evaluation.json'}")
 
 

@@ -1,7 +1,9 @@
-"""The picture of a confusion matrix."""
+"""A confusion matrix as a picture and as tables."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +44,34 @@ def draw_confusion(
             text = str(confusion[row, column])
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     save_figure(figure, path)
+
+
+def confusion_csv(confusion: np.ndarray, class_names: Sequence[str]) -> str:
+    """CSV of true, predicted, images; without the pairs that did not occur."""
+    pairs = np.argwhere(confusion > 0)
+    rows = [(class_names[i], class_names[j], int(confusion[i, j])) for i, j in pairs]
+    return _csv(("true", "predicted", "images"), rows)
+
+
+def classes_csv(confusion: np.ndarray, class_names: Sequence[str]) -> str:
+    """CSV of class, images, correct, accuracy; the accuracy of no images is empty."""
+    images, correct = confusion.sum(axis=1), confusion.diagonal()
+    rows = [
+        (name, int(count), int(right), f"{right / count:.6f}" if count else "")
+        for name, count, right in zip(class_names, images, correct, strict=True)
+    ]
+    return _csv(("class", "images", "correct", "accuracy"), rows)
+
+
+def classes_without_images(confusion: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Names of the classes that no image was of."""
+    return [class_names[int(i)] for i in np.flatnonzero(confusion.sum(axis=1) == 0)]
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
 
 
 def most_confused(

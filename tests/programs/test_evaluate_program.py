@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -24,6 +25,15 @@ def test_a_named_checkpoint_and_a_single_batch(tiny_run):
     assert row[3:] == ["360", "-"]
     report = json.loads((tiny_run / "evaluation.json").read_text())
     assert report["sizes"]["16"]["images"] == 360
+    rows = list(csv.DictReader((tiny_run / "classes_16.csv").open()))
+    assert [row["class"] for row in rows] == list("0123456789")
+    assert sum(int(row["images"]) for row in rows) == 360
+    correct = sum(int(row["correct"]) for row in rows)
+    assert correct / 360 == report["sizes"]["16"]["top_1"]
+    pairs = list(csv.DictReader((tiny_run / "confusion_16.csv").open()))
+    assert sum(int(pair["images"]) for pair in pairs) == 360
+    assert sum(int(p["images"]) for p in pairs if p["true"] == p["predicted"]) == correct
+    assert "there are no images of" not in done.stdout
     assert report["weights"] == "raw"  # the run keeps no averages
 
 

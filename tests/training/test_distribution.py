@@ -322,11 +322,12 @@ def test_steps_per_execution_elsewhere(make_schedule):
 
 
 def test_the_programs_error_is_one_line(tmp_path):
-    """`--strategy=multi_worker` alone: exit code 2, no traceback."""
+    """`--strategy=multi_worker` alone: exit code 2, no traceback; what is odd is said before."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "effnetv2_tf.train", "--config=configs/quickstart.yaml"),
             *(f"--model_dir={tmp_path}", "--strategy=multi_worker"),
+            "--set=learning_rate.warmup_epochs=50",
         ],
         capture_output=True,
         text=True,
@@ -335,6 +336,8 @@ def test_the_programs_error_is_one_line(tmp_path):
         check=False,
     )
     assert done.returncode == 2, done.stderr[-2000:]
+    assert "begins with random weights" in done.stdout
+    assert "learning_rate.warmup_epochs (50) is not below training.epochs" in done.stdout
     lines = done.stderr.strip().splitlines()
     assert lines[-1].startswith("error: --strategy: multi_worker needs the environment variable")
     assert not any("Traceback" in line for line in lines)
