@@ -15,6 +15,7 @@ from effnetv2_tf.data.decoding import to_channels
 from effnetv2_tf.data.encoded import decode_pixels
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
+from effnetv2_tf.data.sources.base import DataError
 from effnetv2_tf.data.sources.image_listing import EXTENSIONS, files_below, is_image_name
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.specs import Preprocessing
@@ -192,7 +193,10 @@ class FolderImages:
     def _files(self) -> list[Path]:
         if not self.folder.is_dir():
             raise UsageError(f"--images: expected a folder, received {str(self.folder)!r}")
-        files = [path for path in files_below(self.folder) if is_image_name(path)]
+        try:
+            files = [path for path in files_below(self.folder) if is_image_name(path)]
+        except DataError as error:
+            raise UsageError(f"--images: {error}") from error
         if not files:
             raise UsageError(
                 f"--images: expected {', '.join(EXTENSIONS)} files, {self.folder} has none"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from effnetv2_tf.data.sources.base import DataError
 from effnetv2_tf.data.sources.image_listing import EXTENSIONS, files_below, is_image_name
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.prediction.predictor import Prediction, Predictor, Unreadable
@@ -40,7 +41,7 @@ def find_images(names: Sequence[str | Path]) -> FoundImages:
     is read.
 
     Raises:
-      UsageError: without names, and for a folder that holds no image.
+      UsageError: without names, and for a folder that holds no image or cannot be read.
     """
     if not names:
         raise UsageError("expected at least one image file or folder, received none")
@@ -52,7 +53,10 @@ def find_images(names: Sequence[str | Path]) -> FoundImages:
             named.add(path)
             files[path] = None
             continue
-        below = files_below(path)
+        try:
+            below = files_below(path)
+        except DataError as error:
+            raise UsageError(str(error)) from error
         images = [file for file in below if is_image_name(file)]
         if not images:
             raise UsageError(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_a_folder_without_images(tmp_path, image_folder):
     (tmp_path / "texts" / "a.txt").write_text("a")
     with pytest.raises(UsageError, match=r"texts: .* found only 1 other files"):
         find_images([tmp_path / "texts"])
+
+
+def test_a_folder_that_cannot_be_read(image_folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UsageError, match="unreadable folder: .* received Permission denied"):
+        find_images([image_folder])
 
 
 def test_no_names():
