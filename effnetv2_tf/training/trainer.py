@@ -216,15 +216,13 @@ class Trainer:
     def _check_folder(self) -> None:
         """Refuses a folder that holds a run of another recipe, or of one that is not known."""
         path = self.model_dir / "recipe.yaml"
-        if not self._has_checkpoints():
-            return  # there is nothing that another recipe could spoil
-        if not path.is_file():
+        if not path.is_file() and self._has_checkpoints():
             raise UsageError(
                 f"--model_dir: {self.model_dir} has checkpoints but no recipe.yaml, which would "
                 "tell what they are of; put it back, or choose another folder"
             )
-        changed = _changed_keys(self.recipe, path)
-        if changed:
+        changed = _changed_keys(self.recipe, path) if path.is_file() else []
+        if changed and self._has_checkpoints():  # else there is nothing that it could spoil
             raise UsageError(
                 f"--model_dir: {self.model_dir} holds a run of another recipe: "
                 f"{', '.join(changed)} differ; choose another folder, or remove it"
