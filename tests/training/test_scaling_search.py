@@ -339,6 +339,8 @@ def test_candidates_in_processes_of_their_own(tmp_path):
     broken = tmp_path / "candidates" / deeper_name
     broken.mkdir(parents=True)
     (broken / "recipe.yaml").write_text(dump_recipe(_recipe(seed=9)))
+    (broken / "checkpoints").mkdir()
+    (broken / "checkpoints" / "step-0000000001.npz").touch()
     summary = ScalingSearch(_recipe(), [deeper, LARGER, WIDER], tmp_path).run()
     failed, *trained = _rows(tmp_path)
     assert (failed["candidate"], failed["status"]) == (deeper_name, "failed")
