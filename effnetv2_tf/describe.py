@@ -14,6 +14,7 @@ from absl import flags
 
 from effnetv2_tf import programs
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.files import no_file
 
 if TYPE_CHECKING:
     from effnetv2_tf.description import Description
@@ -62,7 +63,7 @@ def _describe() -> Description | None:
         return describe_run(_MODEL_DIR.value, _IMAGE_SIZE.value)
     if _FILE.value is not None:
         if not Path(_FILE.value).is_file():
-            raise UsageError(f"--file: expected a .keras file, {programs.no_file(_FILE.value)}")
+            raise UsageError(f"--file: expected a .keras file, {no_file(_FILE.value)}")
         programs.import_tensorflow()
         from effnetv2_tf.description import describe_file
 

@@ -83,8 +83,7 @@ def write_results(run, results: dict, output: Path) -> None:
             print(f"  {true} taken for {predicted}: {count}")
     absent = confusion.classes_without_images(next(iter(results.values())).confusion, names)
     if absent:
-        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
-        print(f"Note: there are no images of {', '.join(absent[:10])}{more} to evaluate on")
+        print(f"Note: there are no images of {programs.listed(absent)} to evaluate on")
     print(f"Wrote {output / 'evaluation.json'}")
 
 

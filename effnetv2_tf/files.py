@@ -48,6 +48,11 @@ def write_text(path: Path, text: str, errors: str = "backslashreplace") -> None:
         file.write(text.encode(errors=errors))
 
 
+def no_file(path: str | Path) -> str:
+    """Says of a path that is no file what it is."""
+    return f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}"
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file, with a byte order mark or without.
 

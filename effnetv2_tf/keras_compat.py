@@ -317,15 +317,12 @@ def flatten_layers(model: keras.layers.Layer) -> list:
 
 def layers_by_network(model: keras.Model) -> list[list]:
     """All layers within a model, as `flatten_layers`, by the innermost model that they lie in."""
-    paths = dict(_layers_within(model))
-    networks = [path for path, layer in paths.items() if isinstance(layer, keras.Model)]
+    found = {id(layer): (path, layer) for path, layer in _layers_within(model)}  # each once
+    networks = [path for path, layer in found.values() if isinstance(layer, keras.Model)]
     groups: dict[str, list] = {}
-    seen: set[int] = set()
-    for path, layer in paths.items():
-        if id(layer) not in seen:  # a shared one counts once
-            seen.add(id(layer))
-            around = [network for network in networks if path.startswith(f"{network}/")]
-            groups.setdefault(max(around, key=len, default=""), []).append(layer)
+    for path, layer in found.values():
+        around = [network for network in networks if path.startswith(f"{network}/")]
+        groups.setdefault(max(around, key=len, default=""), []).append(layer)
     return list(groups.values())
 
 

@@ -15,6 +15,7 @@ from absl import flags
 
 from effnetv2_tf import programs
 from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.files import no_file
 
 if TYPE_CHECKING:
     from effnetv2_tf.prediction import Prediction, Predictor, Unreadable
@@ -37,7 +38,6 @@ _CSV = flags.DEFINE_string("csv", None, "The CSV file to write.")
 _JSON = flags.DEFINE_string("json", None, "The JSON file to write.")
 _SHEET = flags.DEFINE_string("sheet", None, "The PNG file to write: images with their classes.")
 
-_MOST_NAMED = 10  # files that a message names
 _MOST_ON_SHEET = 100
 
 
@@ -77,12 +77,12 @@ def _check_request(names: Sequence[str]) -> None:
 
         check_run_folder(Path(_MODEL_DIR.value))
     if _FILE.value is not None and not Path(_FILE.value).is_file():
-        raise UsageError(f"--file: expected a .keras file, {programs.no_file(_FILE.value)}")
+        raise UsageError(f"--file: expected a .keras file, {no_file(_FILE.value)}")
     for flag in (_CSV, _JSON, _SHEET):
         programs.check_output_file(flag)
     missing = [name for name in names if not Path(name).exists()]
     if len(missing) == len(names):
-        raise UsageError(f"no such file or folder: {_listed(missing)}")
+        raise UsageError(f"no such file or folder: {programs.listed(missing)}")
 
 
 def _check_no_flag_is_idle(network: flags.FlagHolder) -> None:
@@ -178,22 +178,16 @@ def _report(results: Sequence[Prediction | Unreadable], found: FoundImages) -> N
     unreadable = [result for result in results if isinstance(result, Unreadable)]
     in_folders = [str(r.file) for r in unreadable if r.file not in found.named]
     if found.others:
-        names = _listed(map(str, found.others))
+        names = programs.listed(map(str, found.others))
         print(f"Skipped {len(found.others)} files without an image's extension: {names}")
     if in_folders:
-        print(f"Skipped {len(in_folders)} unreadable images: {_listed(in_folders)}")
+        print(f"Skipped {len(in_folders)} unreadable images: {programs.listed(in_folders)}")
     failed = [f"{r.file} ({r.reason})" for r in unreadable if r.file in found.named]
     if failed:
         raise TrainingFailure(
-            f"{len(failed)} of {len(found.named)} named files could not be read: {_listed(failed)}"
+            f"{len(failed)} of {len(found.named)} named files could not be read: "
+            f"{programs.listed(failed)}"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    every = list(names)
-    more = len(every) - _MOST_NAMED
-    return ", ".join(every[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 if __name__ == "__main__":

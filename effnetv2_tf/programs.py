@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from absl import logging as absl_logging
 from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
 from effnetv2_tf.garbage import collection_paused
 
+_MOST_NAMED = 10  # names in a message
 STOPPED = 128 + signal.SIGTERM  # the exit code, as shells have it
 # Of the flag --checkpoint, wherever a run is opened; see `training.runs.find_checkpoint`.
 CHECKPOINT_HELP = "Of the run: last, best, the name of a file in its checkpoints folder, or a path."
@@ -79,6 +80,13 @@ def _quiet_standard_error() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    every = list(names)
+    more = len(every) - _MOST_NAMED
+    return ", ".join(every[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def show(text: str) -> None:
@@ -181,11 +189,6 @@ def check_output_folder(flag: Any) -> None:
         raise UsageError(f"--{flag.name}: expected a folder for the results, {above} is a file")
     if not os.access(above, os.W_OK):
         raise UsageError(f"--{flag.name}: expected a folder for the results, {above} is read-only")
-
-
-def no_file(path: str | Path) -> str:
-    """Says of a path what it is in place of a file."""
-    return f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}"
 
 
 def check_not_empty(flag: Any, expected: str) -> None:

@@ -38,7 +38,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,16 +92,19 @@ def construct(
     }
     spec = replace(spec, **{k: v for k, v in replacements.items() if v is not None})
     model = build_network(spec, **arguments)
-    if weights is not None:
-        # The weights room knows the models; they know it only here, when it is asked for.
-        from effnetv2_tf.weights import load_weights
-
-        report = load_weights(model, weights, spec=spec)
-        warn_of_notes(report.notes if report else ())
+    load_and_warn(model, weights, spec)
     return model
 
 
-def warn_of_notes(notes: Sequence[str]) -> None:
-    """Warns of what an import of weights set on the model, or of what must be known to use it."""
-    for note in notes:
+def load_and_warn(
+    model: keras.Model, weights: str | Path | None, spec: NetworkSpec | None = None
+) -> None:
+    """Loads a constructor's `weights`; warns of what that set or what must be known to use it."""
+    if weights is None:
+        return
+    # The weights room knows the models; they know it only here, when it is asked for.
+    from effnetv2_tf.weights import load_weights
+
+    report = load_weights(model, weights, spec=spec)
+    for note in report.notes if report else ():
         warnings.warn(note, UserWarning, stacklevel=4)  # where the constructor was called

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from effnetv2_tf.models.constructors import warn_of_notes
+from effnetv2_tf.models.constructors import load_and_warn
 from effnetv2_tf.models.genotypes import Cell
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import (
@@ -221,12 +221,7 @@ def _construct(
     }
     spec = replace(spec, **{k: v for k, v in replacements.items() if v is not None})
     model = build_nasnet(spec, **arguments)
-    if weights is not None:
-        # The weights room knows the models; they know it only here, when it is asked for.
-        from effnetv2_tf.weights import load_weights
-
-        report = load_weights(model, weights)
-        warn_of_notes(report.notes if report else ())
+    load_and_warn(model, weights)
     return model
 
 

@@ -175,14 +175,15 @@ def check_arguments(
             f"{keras.backend.image_data_format()!r}. Call "
             "keras.backend.set_image_data_format('channels_last')."
         )
-    if include_top and (classes is None or not _is_whole(classes) or classes < 1):
+    if include_top and (not _is_whole(classes) or classes < 1):
         raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")
     if input_shape is None:  # keras.applications' word for images of any size
         return None, None, 3
     sides = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
-    if len(sides) != 3 or sides[-1] is None or not all(map(_is_whole, sides)) or sides[-1] < 1:
+    is_shape = len(sides) == 3 and all(side is None or _is_whole(side) for side in sides)
+    if not is_shape or sides[-1] is None or sides[-1] < 1:
         raise ValueError(
             "`input_shape` must be (height, width, channels), where height and width may be "
             f"None. Received: input_shape={sides or input_shape}."
@@ -210,5 +211,5 @@ def check_rates(dropout_rate: float, drop_path_rate: float) -> None:
 
 
 def _is_whole(number: Any) -> bool:
-    """Whether it is an integer of Python or NumPy, or None."""
-    return number is None or (isinstance(number, numbers.Integral) and not isinstance(number, bool))
+    """Whether it is an integer of Python or NumPy."""
+    return isinstance(number, numbers.Integral) and not isinstance(number, bool)

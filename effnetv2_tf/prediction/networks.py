@@ -15,7 +15,7 @@ from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.deploy_graph import input_of
 from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.export.loading import load_model_dir, usual_preparation
-from effnetv2_tf.files import read_lines
+from effnetv2_tf.files import no_file, read_lines
 from effnetv2_tf.models.constructors import construct
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import InputNormalization
@@ -110,7 +110,7 @@ def load_keras_file(path: str | Path) -> keras.Model:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"--file: expected a .keras file, {path} does not exist")
+        raise UsageError(f"--file: expected a .keras file, {no_file(path)}")
     try:
         return keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:

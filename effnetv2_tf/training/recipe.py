@@ -243,9 +243,9 @@ _NO_TEST_SIZE = (
 )
 
 
-# Keys that may change when a run or a search goes on: they do not alter what is computed.
-# Where the data lies may change; its classes and steps are checked by what checkpoints remember.
+# Where the data lies: its classes and steps are checked by what checkpoints remember.
 _PLACES = {"directory", "csv", "files"}
+# Keys that may change when a run or a search goes on: they do not alter what is computed.
 _FREE_KEYS: Any = {
     "name": True,
     "checkpoints": True,

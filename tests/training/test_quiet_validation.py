@@ -1,6 +1,7 @@
 """Keras's warnings where nothing is wrong."""
 
 import contextlib
+import functools
 import warnings
 
 import keras
@@ -16,7 +17,8 @@ def test_a_run_that_goes_on_needs_no_warning(make_recipe, tmp_path):
     for last_step in (2, 5):
         trainer = Trainer(recipe, tmp_path / "run", verbose=0)
         if last_step == 2:
-            trainer.callbacks.append(_StopAt(trainer, last_step))
+            stop = functools.partial(_stop_at, trainer, last_step)
+            trainer.callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=stop))
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "The optimizer has made")
             with contextlib.suppress(RunStopped):
@@ -24,14 +26,9 @@ def test_a_run_that_goes_on_needs_no_warning(make_recipe, tmp_path):
         assert trainer.progressive.next_step == last_step
 
 
-class _StopAt(keras.callbacks.Callback):
-    def __init__(self, trainer, step):
-        super().__init__()
-        self.trainer, self.step = trainer, step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.trainer.progressive.next_step == self.step:
-            raise RunStopped("the test")
+def _stop_at(trainer, step, batch, logs):
+    if trainer.progressive.next_step == step:
+        raise RunStopped("the test")
 
 
 def test_images_that_may_be_left_out_raise_no_warning(write_classes, make_recipe, tmp_path):
