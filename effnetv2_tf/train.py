@@ -39,14 +39,14 @@ def main() -> None:
     recipe = load_recipe(_CONFIG.value, _SET.value)
     programs.import_tensorflow()
     from effnetv2_tf.training.distribution import choose_strategy
-    from effnetv2_tf.training.trainer import Trainer
+    from effnetv2_tf.training.trainer import train
 
     for note in _notes(recipe):
         print(note)
     strategy, reason = choose_strategy(_STRATEGY.value, _TPU.value, _DEVICES.value)
     print(reason)
     verbose = {"bar": 1, "lines": 2, "none": 0}[_PROGRESS.value]
-    summary = Trainer(recipe, Path(_MODEL_DIR.value), strategy, verbose).run()
+    summary = train(recipe, Path(_MODEL_DIR.value), strategy, verbose)
     report(summary, Path(_MODEL_DIR.value))
 
 

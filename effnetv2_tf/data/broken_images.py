@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
+from effnetv2_tf.data.decoding import is_decodable
 from effnetv2_tf.data.encoded import decode_pixels
 from effnetv2_tf.data.sources.base import Example, Source
-from effnetv2_tf.data.sources.validity import is_valid_image
 from effnetv2_tf.errors import TrainingFailure, operation_fault
 
 _ABOUT_AN_IMAGE = re.compile(r"jpeg|png|gif|bmp|channels inherent", re.IGNORECASE)
@@ -30,50 +30,67 @@ def broken_images_named(*sources: Source) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        report_broken_image(sources, error)
-        raise
+        broken = find_broken_image(sources, error)
+        if broken is None:
+            raise
+        advice = "repair or remove it and run the same command again"
+        raise TrainingFailure(f"{describe(broken, error)}; {advice}") from error
 
 
-def report_broken_image(sources: Iterable[Source], cause: tf.errors.OpError) -> None:
-    """Raises a one-line TrainingFailure if `cause` is an image of `sources`, which it names."""
-    for source in sources:
-        name = find_broken_image(source, cause.message)
-        if name is not None:
-            raise TrainingFailure(
-                f"data: {name}: cannot be decoded ({operation_fault(cause.message)}); repair "
-                "or remove it and run the same command again"
-            ) from cause
+def describe(broken: tuple[Source, str], cause: tf.errors.OpError) -> str:
+    """What is said of an image that `find_broken_image` found."""
+    return f"data: {broken[1]}: cannot be decoded ({operation_fault(cause.message)})"
 
 
-def find_broken_image(source: Source, message: str | None) -> str | None:
-    """The name of the image that an error of TensorFlow's decoders is about.
+def find_broken_image(
+    sources: Iterable[Source],
+    cause: tf.errors.OpError,
+    first: tuple[Source, tf.data.Dataset] | None = None,
+) -> tuple[Source, str] | None:
+    """The image that an error of TensorFlow's decoders is about: whose it is, and its name.
 
     All images are decoded, in stored order, until one fails.
 
     Args:
-      source: whose images may be meant.
-      message: of the error.
+      sources: whose images may be meant.
+      cause: the error.
+      first: a source and those of its examples that are to be looked at before all others.
+
+    Returns:
+      None if the error is not about an image.
     """
-    info = source.info
-    if not (info.encoded and _ABOUT_AN_IMAGE.search(message or "")):
+    if not _ABOUT_AN_IMAGE.search(cause.message or ""):
         return None
-    if info.num_examples > _MANY:
-        print(f"Looking for the broken image among the {info.num_examples:,} of {info.name}.")
-    examples = source.epoch(0, seed=0, start=0, shuffle=False)
-    batches = examples.map(_bytes_and_name).batch(_IMAGES_AT_ONCE).prefetch(1)
-    decodes = functools.partial(_decodes, info.channels)
+    encoded = [source for source in sources if source.info.encoded]
+    if first is not None and first[0] in encoded:
+        name = _find_among(first[1], first[0])
+        if name is not None:
+            return first[0], name
+    for source in encoded:
+        if source.info.num_examples > _MANY:
+            about = f"{source.info.num_examples:,} of {source.info.name}"
+            print(f"Looking for the broken image among the {about}.")
+        name = _find_among(source.epoch(0, seed=0, start=0, shuffle=False), source)
+        if name is not None:
+            return source, name
+    return None
+
+
+def _find_among(examples: tf.data.Dataset, source: Source) -> str | None:
+    """The name of the first that looks whole, is not refused and cannot be decoded."""
+
+    def bytes_and_name(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
+        image, name = example["image"], example["name"]
+        return tf.where(is_decodable(image, name, source.bad_records), image, ""), name
+
+    batches = examples.map(bytes_and_name).batch(_IMAGES_AT_ONCE).prefetch(1)
+    decodes = functools.partial(_decodes, source.info.channels)
     with ThreadPoolExecutor() as pool:
         for images, names in batches.as_numpy_iterator():
             for name, decoded in zip(names, pool.map(decodes, images), strict=True):
                 if not decoded:
                     return name.decode(errors="surrogateescape")
     return None
-
-
-def _bytes_and_name(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
-    """Nothing in place of bytes that are bad beforehand: no decoder is given those."""
-    image = example["image"]
-    return tf.where(is_valid_image(image), image, ""), example["name"]
 
 
 def _decodes(channels: int, encoded: bytes) -> bool:

@@ -44,12 +44,26 @@ def decode_image(
 
     # One decoder for both, behind the branches: operations of the branch that is not taken cost
     # time, too, and a crop has a hundred of them.
-    data, valid = tf.cond(is_valid_image(encoded), lambda: (encoded, tf.constant(True)), stand_in)
+    decodable = is_decodable(encoded, name, bad_records)
+    data, valid = tf.cond(decodable, lambda: (encoded, tf.constant(True)), stand_in)
     image = decode(data) if decode else decode_pixels(data, channels)
     image.set_shape(
         (*image.shape[:2], channels) if image.shape.rank == 3 else (None, None, channels)
     )
     return image, valid
+
+
+def is_decodable(encoded: tf.Tensor, name: tf.Tensor, bad_records: BadRecords) -> tf.Tensor:
+    """Whether the bytes look whole and were not found broken before: a scalar bool.
+
+    Args:
+      encoded: scalar string, the file's bytes.
+      name: scalar string, the record's.
+      bad_records: which knows the images that are refused.
+    """
+    whole = is_valid_image(encoded)
+    refused = bad_records.refused
+    return whole & tf.reduce_all(name != tf.constant(refused)) if refused else whole
 
 
 def grey_pixel(channels: int) -> bytes:

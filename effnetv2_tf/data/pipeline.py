@@ -226,12 +226,10 @@ class TrainingPipeline:
             )
 
         decode = decode_cropped if crop_first else None
-        if self._names_travel:
-            image, valid = service.decode_uncounted(example["image"], channels, decode)
-        else:
-            image, valid = decode_image(
-                example["image"], example["name"], channels, self.source.bad_records, decode
-            )
+        decode_bytes = service.decode_uncounted if self._names_travel else decode_image
+        image, valid = decode_bytes(
+            example["image"], example["name"], channels, self.source.bad_records, decode
+        )
         return (image if crop_first else _crop(image, size, seed, augmentation)), valid
 
     def _finish(self, stage: Any) -> Callable:

@@ -17,10 +17,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_tf.data.decoding import grey_pixel
+from effnetv2_tf.data.decoding import grey_pixel, is_decodable
 from effnetv2_tf.data.encoded import decode_pixels
 from effnetv2_tf.data.service_address import check_address
-from effnetv2_tf.data.sources import BadRecords, DataError, is_valid_image
+from effnetv2_tf.data.sources import BadRecords, DataError
 
 CONNECT_SECONDS = 10.0
 
@@ -78,19 +78,23 @@ def distribute(batches: tf.data.Dataset, address: str, bad_records: BadRecords) 
 
 def decode_uncounted(
     encoded: tf.Tensor,
+    name: tf.Tensor,
     channels: int,
+    bad_records: BadRecords,
     decode: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """`decode_image` in TensorFlow's operations alone, as other machines need it.
 
     Args:
       encoded: scalar string, the file's bytes.
+      name: scalar string, the record's.
       channels: 1 or 3.
+      bad_records: which knows the images that are refused; none is counted.
       decode: from bytes to uint8 (height, width, channels); `decode_pixels` by default.
 
     Returns:
       `(image, valid)`: uint8 (height, width, channels), one grey pixel if not valid; bool.
     """
-    valid = is_valid_image(encoded)
+    valid = is_decodable(encoded, name, bad_records)
     encoded = tf.where(valid, encoded, grey_pixel(channels))
     return decode(encoded) if decode else decode_pixels(encoded, channels), valid

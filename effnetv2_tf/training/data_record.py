@@ -1,18 +1,22 @@
-"""What a run's checkpoints remember of its data, beside the weights."""
+"""What a run's folder remembers of its data, beside the weights."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from effnetv2_tf.data.sources import SourceInfo
+from effnetv2_tf.data.sources import Source, SourceInfo
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.files import write_text
 from effnetv2_tf.training.build import Sources
 from effnetv2_tf.training.checkpoints import Checkpoint
 from effnetv2_tf.training.distributed_workers import Workers
 from effnetv2_tf.training.run_summary import usable_images
 from effnetv2_tf.training.schedule import StageSchedule
+
+BROKEN_IMAGES = "broken_images.json"
 
 
 def record_data(sources: Sources, schedule: StageSchedule, workers: Workers) -> dict[str, Any]:
@@ -51,6 +55,38 @@ def _note(sources: Sources, reasons: Mapping[str, Mapping[str, str]]) -> None:
     for name, source in sources.by_name.items():
         for record, reason in reasons.get(name, {}).items():
             source.bad_records.add(record, reason)
+
+
+def note_broken_image(model_dir: Path, sources: Sources, source: Source, name: str) -> None:
+    """Has later runs in the folder leave an image of a source out that could not be decoded."""
+    noted = _noted_images(model_dir)
+    for split in (split for split, one in sources.by_name.items() if one is source):
+        noted[split] = sorted({*noted.get(split, ()), name})
+    write_text(model_dir / BROKEN_IMAGES, json.dumps(noted, indent=2) + "\n")
+
+
+def refuse_broken_images(model_dir: Path, sources: Sources) -> None:
+    """Has pipelines leave out what runs in the folder could not decode.
+
+    Raises:
+      UsageError: if their list cannot be read.
+    """
+    noted = _noted_images(model_dir)
+    for split, source in sources.by_name.items():
+        for name in noted.get(split, ()):
+            source.bad_records.refuse(name)
+
+
+def _noted_images(model_dir: Path) -> dict[str, list[str]]:
+    path = model_dir / BROKEN_IMAGES
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: expected JSON, received {error}; remove it to have broken images found again"
+        ) from error
 
 
 def check_steps(info: SourceInfo, schedule: StageSchedule, checkpoint: Checkpoint) -> None:

@@ -178,11 +178,11 @@ def _run(work: Callable[..., Any], arguments: tuple, folder: Path, sender: Conne
 
 def _train(recipe: Recipe, model_dir: Path, tell: Callable[[Any], None]) -> dict[str, Any]:
     from effnetv2_tf.training.distribution import choose_strategy
-    from effnetv2_tf.training.trainer import Trainer
+    from effnetv2_tf.training.trainer import train
 
     strategy, choice = choose_strategy()
     print(choice)
-    return Trainer(recipe, model_dir, strategy, verbose=2).run()
+    return train(recipe, model_dir, strategy, verbose=2)
 
 
 def end_with_parent() -> None:

@@ -14,6 +14,7 @@ from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
 from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
+from effnetv2_tf.training.data_record import refuse_broken_images
 from effnetv2_tf.training.evaluation import Evaluation, evaluate
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
@@ -56,6 +57,7 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
     found = find_checkpoint(model_dir, checkpoint)
     build.set_precision(recipe)
     sources = build.open_sources(recipe)
+    refuse_broken_images(model_dir, sources)
     check_class_names(sources.evaluation.info, recorded_class_names(found, model_dir))
     model = network_of(recipe, found)
     load_for_inference(model, found.arrays, found.path, raw=raw)

@@ -16,9 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from effnetv2_tf.data.broken_images import report_broken_image
-from effnetv2_tf.data.sources import TooManyBadRecords
-from effnetv2_tf.errors import RunStopped, TrainingFailure, UsageError, operation_fault
+from effnetv2_tf.errors import RunStopped, UsageError
 from effnetv2_tf.files import atomic_file, write_text
 from effnetv2_tf.reporting.curves import draw_curves
 from effnetv2_tf.training import build
@@ -28,6 +26,7 @@ from effnetv2_tf.training.class_names import check_class_names, recorded_class_n
 from effnetv2_tf.training.data_record import (
     check_steps,
     record_data,
+    refuse_broken_images,
     restore_bad_records,
     share_bad_records,
 )
@@ -50,6 +49,7 @@ from effnetv2_tf.training.monitors import (
 from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe, read_tree
+from effnetv2_tf.training.run_failures import BrokenImage, explain
 from effnetv2_tf.training.run_summary import summarize
 from effnetv2_tf.training.state import TrainingState
 from effnetv2_tf.training.strategies import is_tpu
@@ -86,6 +86,7 @@ class Trainer:
         keras.utils.set_random_seed(recipe.seed)
         build.set_precision(recipe)
         self.sources = build.open_sources(recipe)
+        refuse_broken_images(self.model_dir, self.sources)
         info = self.sources.train.info
         self.schedule = build.build_schedule(recipe, info.num_examples)
         check_batch_sizes(self.strategy, build.batch_sizes(recipe))
@@ -108,7 +109,8 @@ class Trainer:
 
         Raises:
           UsageError: if the folder cannot be written to, or another process trains in it.
-          TrainingFailure: if training cannot go on.
+          TrainingFailure: if training cannot go on; BrokenImage: until the next run in the
+            folder, which leaves the image out.
           RunStopped: after SIGTERM; a checkpoint of the last step has been written.
         """
         if not self.workers.is_chief:
@@ -128,17 +130,8 @@ class Trainer:
                 self._save_and_stop(stopped)
             except KeyboardInterrupt as interrupt:
                 raise KeyboardInterrupt(self._after_interrupt()) from interrupt
-            except tf.errors.OpError as error:  # what tf.data makes of an error in its functions
-                self._report_bad_records(error)
-                self._report_missing_records(error)
-                self._report_lost_worker(error)
-                # Last: it reads the files.
-                report_broken_image(self.sources.by_name.values(), error)
-                raise TrainingFailure(
-                    f"TensorFlow stopped the run after step {self.progressive.next_step}: "
-                    f"{operation_fault(error.message)}; checkpoints are kept, --verbosity=1 shows "
-                    "the whole error"
-                ) from error
+            except tf.errors.OpError as error:
+                raise explain(self, error) from error
         return self._finish()
 
     def _save_and_stop(self, stopped: RunStopped) -> None:
@@ -186,32 +179,6 @@ class Trainer:
         return build.build_evaluation_dataset(
             self.recipe, self.sources.evaluation, input_context=input_context
         )
-
-    def _report_lost_worker(self, cause: tf.errors.OpError) -> None:
-        """Raises a one-line TrainingFailure if `cause` is the loss of another worker."""
-        lost = self.workers.describe_loss(cause)
-        if lost is not None:
-            raise TrainingFailure(
-                f"{lost}: it goes on from the last checkpoint (this worker, {self.workers.index}, "
-                f"has come to step {self.progressive.next_step})"
-            ) from cause
-
-    def _report_bad_records(self, cause: Exception) -> None:
-        """Raises a one-line TrainingFailure if a source has too many bad records."""
-        for source in self.sources.by_name.values():
-            try:
-                source.bad_records.check()
-            except TooManyBadRecords as error:
-                raise TrainingFailure(f"data: {error}") from cause
-
-    def _report_missing_records(self, cause: tf.errors.OpError) -> None:
-        """Raises a one-line UsageError if the training data ended before it should."""
-        if "was expected to contain" in (cause.message or ""):  # of assert_cardinality
-            raise UsageError(
-                "data.options.num_examples: expected the number of records in "
-                f"{self.sources.train.info.name}, received {self.sources.train.info.num_examples}, "
-                "which is more; leave it out to have them counted"
-            ) from cause
 
     def _check_folder(self) -> None:
         """Refuses a folder that holds a run of another recipe, or of one that is not known."""
@@ -364,6 +331,32 @@ class Trainer:
             network.save(saved)
             with saved.open("rb") as source:
                 shutil.copyfileobj(source, file)
+
+
+def train(
+    recipe: Recipe,
+    model_dir: Path,
+    strategy: tf.distribute.Strategy | None = None,
+    verbose: int = 1,
+) -> dict[str, Any]:
+    """Trains a recipe in a folder, as `Trainer` does, also if images cannot be decoded.
+
+    TensorFlow ends `fit` when it meets one. The run then goes on from its last checkpoint without
+    the image; one of several workers must be started again.
+
+    Returns:
+      The summary.
+    """
+    while True:
+        trainer = Trainer(recipe, model_dir, strategy, verbose)
+        try:
+            return trainer.run()
+        except BrokenImage as broken:
+            if trainer.workers.count > 1:
+                raise
+            print(broken)
+        del trainer  # before the next one takes as much memory
+        keras.backend.clear_session()
 
 
 @contextlib.contextmanager

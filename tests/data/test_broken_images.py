@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from effnetv2_tf.data.broken_images import broken_images_named, find_broken_image
 from effnetv2_tf.data.pipeline import evaluation_dataset
-from effnetv2_tf.data.sources import ImageFolderSource
+from effnetv2_tf.data.sources import BadRecords, ImageFolderSource
 from effnetv2_tf.errors import TrainingFailure
 from effnetv2_tf.training.evaluation import evaluate
 
-MESSAGE = "Invalid JPEG data or crop window, data size 205"
+ERROR = tf.errors.InvalidArgumentError(None, None, "Invalid JPEG data or crop window, size 205")
 
 
 @pytest.fixture
@@ -37,12 +37,44 @@ def _break(path):
 
 
 def test_the_broken_one_is_found(source, tmp_path):
-    assert find_broken_image(source, MESSAGE) is None
+    assert find_broken_image([source], ERROR) is None
     broken = _break(tmp_path / "class1" / "5.jpg")
     (tmp_path / "class0" / "0.jpg").write_text("no image, and known to be none beforehand")
-    assert find_broken_image(source, MESSAGE) == str(broken)
-    assert find_broken_image(source, "out of memory") is None
-    assert find_broken_image(source, None) is None
+    assert find_broken_image([source], ERROR) == (source, str(broken))
+    for message in ("out of memory", None):
+        error = tf.errors.InvalidArgumentError(None, None, message)
+        assert find_broken_image([source], error) is None
+
+
+def test_one_that_is_refused_is_not_found_again(source, tmp_path):
+    first, second = (_break(tmp_path / "class1" / name) for name in ("3.jpg", "5.jpg"))
+    assert find_broken_image([source], ERROR) == (source, str(first))
+    source.bad_records.refuse(str(first))
+    assert find_broken_image([source], ERROR) == (source, str(second))
+    source.bad_records.refuse(str(second))
+    assert find_broken_image([source], ERROR) is None
+    assert source.bad_records.reports() == tuple(
+        f"{path} (cannot be decoded)" for path in (first, second)
+    )
+    images = np.concatenate([images for images, _ in evaluation_dataset(source, 8, 4)])
+    assert len(images) == 6
+
+
+def test_those_to_be_looked_at_first_come_first(source, tmp_path):
+    _break(tmp_path / "class1" / "3.jpg")
+    later = _break(tmp_path / "class1" / "5.jpg")
+    examples = source.epoch(0, seed=0, shuffle=False)
+    later_ones = examples.filter(lambda example: tf.equal(example["name"], str(later)))
+    assert find_broken_image([source], ERROR, (source, later_ones)) == (source, str(later))
+
+
+def test_names_need_not_be_utf8():
+    bad_records = BadRecords(total_examples=4)
+    name = b"caf\xe9.jpg"
+    bad_records.refuse(name.decode(errors="surrogateescape"))
+    assert bad_records.refused == [name]
+    bad_records.add_image(name.decode(errors="replace"))  # as a pipeline meets it
+    assert bad_records.count == 1
 
 
 def test_an_evaluation_names_it(source, tmp_path):

@@ -1,5 +1,6 @@
 """Runs that cannot be, or go wrong: one line that says what and where."""
 
+import json
 import re
 
 import numpy as np
@@ -9,7 +10,9 @@ import tensorflow as tf
 from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.training.build import open_sources
 from effnetv2_tf.training.checkpoints import CheckpointFolder
-from effnetv2_tf.training.trainer import Trainer
+from effnetv2_tf.training.run_failures import BrokenImage
+from effnetv2_tf.training.runs import evaluate_run, open_run
+from effnetv2_tf.training.trainer import Trainer, train
 
 STEPS_PER_EPOCH = 1437 // 128
 
@@ -73,41 +76,62 @@ def test_too_many_bad_records_end_a_run(recipe_of, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_record_that_cannot_be_decoded_is_named(recipe_of, tmp_path):
+def test_a_record_that_cannot_be_decoded_is_left_out_by_the_next_run(recipe_of, tmp_path):
     recipe = recipe_of(_record_data(tmp_path, (), 0.1), training={"batch_size": 5})
     no_jpeg = b"\xff\xd8\xff\xe0" + bytes(range(1, 200)) + b"\xff\xd9"
     _records(tmp_path / "train-0", (2,), no_jpeg)
-    name = re.escape(f"{tmp_path}/train-0#2")
+    name = f"{tmp_path}/train-0#2"
     with pytest.raises(
-        TrainingFailure, match=rf"^data: {name}: cannot be decoded \(.*JPEG.*\); repair or remove"
+        BrokenImage, match=rf"^data: {re.escape(name)}: cannot be decoded \(.*JPEG.*\); the next"
     ) as caught:
         Trainer(recipe, tmp_path / "run", verbose=0).run()
     assert "\n" not in str(caught.value)
+    noted = json.loads((tmp_path / "run" / "broken_images.json").read_text())
+    assert noted == {"train": [name]}
+    summary = Trainer(recipe, tmp_path / "run", verbose=0).run()
+    assert summary["bad_records"]["train"] == {"count": 1, "names": [name]}
+
+
+def test_too_many_images_that_cannot_be_decoded_end_a_run(recipe_of, tmp_path):
+    recipe = recipe_of(_record_data(tmp_path, (), 0.1), training={"batch_size": 5})
+    no_jpeg = b"\xff\xd8\xff\xe0" + bytes(range(1, 200)) + b"\xff\xd9"
+    _records(tmp_path / "train-0", (2, 5), no_jpeg)
+    with pytest.raises(TrainingFailure, match=r"^data: 2 of 10 records are bad.*train-0#2 "):
+        train(recipe, tmp_path / "run", verbose=0)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_an_image_file_that_cannot_be_decoded_is_named(recipe_of, tmp_path, split):
-    """Its ends and headers are right, but not its Huffman table, which nobody reads before."""
+def test_training_goes_on_without_images_that_cannot_be_decoded(recipe_of, tmp_path, split, capsys):
+    """Their ends and headers are right, but not their Huffman tables, which nobody reads before."""
     for part in ("train", "validation"):
         for number in range(8):
             path = tmp_path / "images" / part / f"class{number % 2}" / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             picture = np.full((9, 7, 3), 20 * number, np.uint8)
             path.write_bytes(tf.io.encode_jpeg(picture).numpy())
-    broken = tmp_path / "images" / split / "class1" / "5.jpg"
-    data = bytearray(broken.read_bytes())
-    table = data.index(b"\xff\xc4") + 5
-    data[table : table + 16] = b"\xff" * 16
-    broken.write_bytes(data)
+    broken = [tmp_path / "images" / split / "class1" / f"{number}.jpg" for number in (3, 5)]
+    for path in broken:
+        data = bytearray(path.read_bytes())
+        table = data.index(b"\xff\xc4") + 5
+        data[table : table + 16] = b"\xff" * 16
+        path.write_bytes(data)
     options = {"directory": str(tmp_path / "images")}
-    recipe = recipe_of(
-        {"source": "image_folder", "options": options, "eval_split": "validation"},
-        training={"batch_size": 4},
-    )
-    with pytest.raises(TrainingFailure) as caught:
-        Trainer(recipe, tmp_path / "run", verbose=0).run()
-    assert str(caught.value).startswith(f"data: {broken}: cannot be decoded (")
-    assert "\n" not in str(caught.value)
+    data = {
+        "source": "image_folder",
+        "options": options,
+        "eval_split": "validation",
+        "max_bad_share": 0.5,
+    }
+    recipe = recipe_of(data, training={"batch_size": 4})
+    summary = train(recipe, tmp_path / "run", verbose=0)
+    said = [line for line in capsys.readouterr().out.splitlines() if "cannot be decoded" in line]
+    assert {line.split(": ")[1] for line in said} == {str(path) for path in broken}
+    name = {"train": "train", "validation": "evaluation"}[split]
+    assert summary["bad_records"][name]["count"] == 2
+    assert summary["evaluation_images"] == (8 if split == "train" else 6)
+    opened = open_run(tmp_path / "run")
+    evaluation = evaluate_run(opened, 16)
+    assert evaluation.images == summary["evaluation_images"]
 
 
 def test_a_few_bad_records_are_counted_in_the_summary(recipe_of, tmp_path):

@@ -35,6 +35,7 @@ class BadRecords:
         self.max_share = max_share
         self.total_examples = total_examples
         self._reasons: dict[str, str] = {}
+        self._refused: set[bytes] = set()
         self._lock = threading.Lock()
 
     def add(self, name: str, reason: str) -> None:
@@ -52,6 +53,25 @@ class BadRecords:
         number: "train-0#7 (not exactly one label)".
         """
         self.add(name, "" if _SAYS_WHY.search(name) else "not a whole image")
+
+    def refuse(self, name: str) -> None:
+        """Notes an image whose damage shows only when it is decoded: it must not be.
+
+        Pipelines that are built from now on leave it out.
+
+        Args:
+          name: of the record, with what is no UTF-8 in it escaped by surrogates.
+        """
+        raw = name.encode(errors="surrogateescape")
+        self.add(raw.decode(errors="replace"), "cannot be decoded")
+        with self._lock:
+            self._refused.add(raw)
+
+    @property
+    def refused(self) -> list[bytes]:
+        """The names that `refuse` was given."""
+        with self._lock:
+            return sorted(self._refused)
 
     @property
     def count(self) -> int:
