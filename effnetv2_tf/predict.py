@@ -31,6 +31,9 @@ _LABELS = flags.DEFINE_string(
 _CROP = flags.DEFINE_enum(
     "crop", None, ["center", "none"], "Crop, for a .keras file; the network's own by default."
 )
+_INTERPOLATION = flags.DEFINE_enum(
+    "interpolation", None, ["bilinear", "bicubic"], "Of resizing, for a .keras file; likewise."
+)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side in pixels; the network's own.", 8)
 _TOP = flags.DEFINE_integer("top", 5, "Classes shown for each image.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images computed at once.", 1)
@@ -87,7 +90,8 @@ def _check_request(names: Sequence[str]) -> None:
 
 def _check_no_flag_is_idle(network: flags.FlagHolder) -> None:
     """Raises a UsageError for a flag that was given and would change nothing."""
-    for flag, owner in ((_CHECKPOINT, _MODEL_DIR), (_LABELS, _FILE), (_CROP, _FILE)):
+    of_a_file: tuple[flags.FlagHolder, ...] = (_LABELS, _CROP, _INTERPOLATION)
+    for flag, owner in ((_CHECKPOINT, _MODEL_DIR), *((flag, _FILE) for flag in of_a_file)):
         if flag.present and owner is not network:
             raise UsageError(
                 f"--{flag.name}: expected with --{owner.name} alone, received it with "
@@ -111,7 +115,8 @@ def _open() -> Predictor:
             f"Note: a .keras file does not tell how its images are prepared; "
             f"--model_dir={path.parent} prepares them as the run evaluated them"
         )
-    return networks.open_file(path, labels, _IMAGE_SIZE.value, crop)
+    interpolation = cast(Literal["bilinear", "bicubic"] | None, _INTERPOLATION.value)
+    return networks.open_file(path, labels, _IMAGE_SIZE.value, crop, interpolation)
 
 
 def _shown(results: Iterable[Prediction | Unreadable]) -> Iterable[Prediction | Unreadable]:

@@ -4,6 +4,7 @@
 
     from effnetv2_tf.export import export, load_model_dir
     report = export(load_model_dir("runs/mine"), "exported", ["savedmodel", "tflite", "onnx"])
+    report = export(model, "exported")  # any Keras model of images
 
 The names are loaded on first use, so that importing the package costs nothing.
 """
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from effnetv2_tf.export.deploy_graph import DeployGraph, build_deploy_graph
     from effnetv2_tf.export.exporter import ExportOptions, export
-    from effnetv2_tf.export.images import ImagePreparation
+    from effnetv2_tf.export.images import FolderImages, ImagePreparation
     from effnetv2_tf.export.loading import (
         Exportable,
         load_keras_file,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "deploy_graph": ("DeployGraph", "build_deploy_graph"),
     "exporter": ("ExportOptions", "export"),
-    "images": ("ImagePreparation",),
+    "images": ("FolderImages", "ImagePreparation"),
     "loading": ("Exportable", "load_keras_file", "load_model_dir", "wrap_model"),
     "onnx": ("export_onnx",),
     "savedmodel": ("export_savedmodel",),
@@ -46,6 +47,7 @@ __all__ = [
     "DeployGraph",
     "ExportOptions",
     "Exportable",
+    "FolderImages",
     "ImagePreparation",
     "build_deploy_graph",
     "export",

@@ -47,6 +47,9 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 _CROP = flags.DEFINE_enum(
     "crop", None, ["center", "none"], "Crop, for a .keras file; the network's own by default."
 )
+_INTERPOLATION = flags.DEFINE_enum(
+    "interpolation", None, ["bilinear", "bicubic"], "Of resizing, for a .keras file; likewise."
+)
 _LABELS = flags.DEFINE_string("labels", None, "Class names of a .keras file, one a line.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of images to calibrate and check with.")
 _CALIBRATION = flags.DEFINE_integer("calibration_images", 300, "For int8 and int16x8.", 1)
@@ -115,7 +118,7 @@ def _check_request() -> None:
 def _check_no_flag_is_idle() -> None:
     """Raises a UsageError for a flag that was given and would change nothing."""
     source, other = _MODEL_DIR.name, _KERAS_FILE.name
-    idle: tuple[flags.FlagHolder, ...] = (_LABELS, _IMAGE_SIZE, _CROP)
+    idle: tuple[flags.FlagHolder, ...] = (_LABELS, _IMAGE_SIZE, _CROP, _INTERPOLATION)
     if _MODEL_DIR.value is None:
         source, other, idle = other, source, (_CHECKPOINT, _RAW)
     for flag in idle:
@@ -149,6 +152,7 @@ def _load() -> tuple[Exportable, Path]:
         image_size=_IMAGE_SIZE.value,
         crop=_CROP.value,
         images=images,
+        interpolation=_INTERPOLATION.value,
     )
     return exportable, Path(_OUTPUT_DIR.value or "")
 

@@ -91,13 +91,29 @@ class DeployGraph:
         return self.has_classes and (self.output_activation == "sigmoid" or self.classes == 1)
 
     @property
+    def has_own_values(self) -> bool:
+        """Whether outputs may be values in their own right, as a regression's, not scores."""
+        return self.has_classes and self.output_name != PROBABILITIES
+
+    @property
+    def normalizes(self) -> bool | None:
+        """Whether the network normalises pixels itself; None where that is not known.
+
+        An operation, a Lambda layer or the code of a model that is not folded may do it.
+        """
+        if self.normalization is not None or self.inner_normalization:
+            return True
+        return None if self.note else False
+
+    @property
     def notes(self) -> list[str]:
         """What whoever uses the network should know."""
         notes = [self.note] if self.note else []
-        if self.normalization is None and not self.inner_normalization:
+        if not self.normalizes:
+            unknown = "" if self.normalizes is False else " (an operation or code may do it)"
             notes.append(
-                "the network has no layer that normalises pixels: whatever it is fed, also by "
-                "the signature for encoded images and on web pages, is pixels in [0, 255]"
+                f"the network has no layer that normalises pixels{unknown}: whatever it is fed, "
+                "also by the signature for encoded images and on web pages, is pixels in [0, 255]"
             )
         return notes
 
@@ -168,6 +184,7 @@ def build_deploy_graph(model: keras.Model) -> DeployGraph:
     """
     channels, image_shape = input_of(model)
     classes = _classes_of(model)
+    _check_batch(model)
     try:
         steps, activation = fold(layers_in_order(model))
         last_activation = activation
@@ -249,6 +266,16 @@ def input_of(model: keras.Model) -> tuple[int, tuple[int | None, int | None]]:
         )
     _, height, width, channels = shapes[0]
     return int(channels), (height, width)
+
+
+def _check_batch(model: keras.Model) -> None:
+    batch = model.inputs[0].shape[0]
+    if batch is not None:
+        raise UsageError(
+            f"model {model.name!r}: expected an input for batches of any size, received one for "
+            f"{batch} alone; build it with keras.Input(shape=...), without a batch size, and copy "
+            "the weights (--fixed_batch_size makes one size of it)"
+        )
 
 
 def _classes_of(model: keras.Model) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,7 +15,7 @@ from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.export import onnx as onnx_files
 from effnetv2_tf.export import savedmodel, web, web_check
 from effnetv2_tf.export import tflite as tflite_files
-from effnetv2_tf.export.loading import Exportable
+from effnetv2_tf.export.loading import Exportable, wrap_model
 from effnetv2_tf.export.report import Report, discard_report
 from effnetv2_tf.export.requests import (
     DEFAULT_FORMATS,
@@ -31,6 +32,7 @@ from effnetv2_tf.export.verification import (
     REFUSED,
     HeldOut,
     Verdict,
+    doubts,
     held_out,
     verify,
 )
@@ -59,6 +61,9 @@ class ExportOptions:
         without classifier, smallest cosine similarity of outputs.
       force: keeps a refused file.
       onnxruntime_web: folder of that npm package, for web pages; None to have npm fetch it.
+
+    Raises:
+      UsageError: for impossible numbers.
     """
 
     tflite: tuple[str, ...] = (tflite_files.FLOAT32, tflite_files.FLOAT16, tflite_files.DYNAMIC)
@@ -75,6 +80,15 @@ class ExportOptions:
     force: bool = False
     onnxruntime_web: str | Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("tflite", "onnx"):  # one alone may be given by its name
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        for name in ("calibration_images", "check_images", "opset"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"--{name}: expected a whole number above 0, received {value!r}")
+
     @property
     def dtype(self) -> tf.DType:
         """`input_dtype` as TensorFlow's type."""
@@ -82,7 +96,7 @@ class ExportOptions:
 
 
 def export(
-    exportable: Exportable,
+    exportable: Exportable | keras.Model,
     output_dir: str | Path,
     formats: str | Sequence[str] = DEFAULT_FORMATS,
     options: ExportOptions | None = None,
@@ -95,7 +109,8 @@ def export(
     not: that is kept as `*.failed.*`, a refused int8 file as `*.refused.*` (a page stays `web/`).
 
     Args:
-      exportable: from `load_model_dir`, `load_keras_file` or `wrap_model`.
+      exportable: from `load_model_dir`, `load_keras_file` or `wrap_model`; a Keras model is given
+        to the last.
       output_dir: made if need be.
       formats: one or some of `requests.FORMATS`.
       options: see `ExportOptions`.
@@ -109,6 +124,8 @@ def export(
       OSError: if `output_dir` cannot be written to; nothing half-written stays.
     """
     options = options or ExportOptions()
+    if isinstance(exportable, keras.Model):
+        exportable = wrap_model(exportable)
     output_dir = Path(output_dir)
     jobs = _plan(output_dir, [formats] if isinstance(formats, str) else formats, options)
     exportable = _checked(exportable, options)
@@ -129,7 +146,7 @@ def _export(
     supplies: _Supplies,
 ) -> Report:
     sets = held_out(exportable, options.check_images, options.image_size)
-    notes = exportable.graph.notes
+    notes = [*exportable.graph.notes, *exportable.notes, *doubts(sets[0])]
     discard_report(output_dir)  # of an earlier export, some of whose files are about to go
     verdicts = []
     for job in jobs:

@@ -70,12 +70,20 @@ def layers_in_order(model: keras.Model) -> list[Any]:
     """
     if not getattr(model, "layers", ()) or len(getattr(model, "inputs", None) or ()) != 1:
         raise NotFoldable(f"model {model.name!r} is no chain of layers with one input")
+    if not _calls_its_layers(model):
+        raise NotFoldable(f"model {model.name!r} is a {type(model).__name__} with its own `call`")
     if not isinstance(model, keras.Sequential):
         _check_chain(model)
     layers: list[Any] = []
     for layer in model.layers:
         layers += layers_in_order(layer) if isinstance(layer, keras.Model) else [layer]
     return layers
+
+
+def _calls_its_layers(model: keras.Model) -> bool:
+    """Whether a model's `call` is Keras's or this package's: any other may do more."""
+    definer = next(base for base in type(model).__mro__ if "call" in vars(base))
+    return definer.__module__.split(".")[0] in ("keras", "tf_keras", "effnetv2_tf")
 
 
 def _check_chain(model: keras.Model) -> None:
@@ -86,11 +94,15 @@ def _check_chain(model: keras.Model) -> None:
         if [id(t) for t in tf.nest.flatten(node.input_tensors)] != [id(tensor)]:
             raise NotFoldable(f"layer {layer.name!r} does not follow {before}")
         tensor, before = tf.nest.flatten(node.outputs)[0], repr(layer.name)
-        called.append(id(layer))
+        called.append(layer)
     # A layer that is called twice is there once; an operation such as x + 1 is none.
     layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
-    if called != [id(layer) for layer in layers]:
-        raise NotFoldable(f"layer {layers[-1].name!r} is not called once, after the others")
+    if [id(layer) for layer in called] != [id(layer) for layer in layers]:
+        known = {id(layer) for layer in layers}
+        other = next((x for x in called if id(x) not in known), None)
+        if other is not None:
+            raise NotFoldable(f"{other.name!r} is an operation, not a layer")
+        raise NotFoldable("a layer is called twice, or not after the others")
 
 
 def fold(layers: Layers) -> tuple[list[Step], str]:
@@ -110,7 +122,9 @@ def fold(layers: Layers) -> tuple[list[Step], str]:
     remaining = list(layers)
     while remaining:
         layer = remaining.pop(0)
-        if _is_one_of(layer, _GONE_AT_INFERENCE):
+        if getattr(layer, "quantization_mode", None):
+            raise NotFoldable(f"layer {layer.name!r} is quantised")
+        if _is_one_of(layer, _GONE_AT_INFERENCE) or _changes_nothing(layer):
             continue
         if activation != "linear":  # not the last dense layer after all
             steps[-1] = replace(steps[-1], activation=activation)  # type: ignore[type-var]
@@ -131,10 +145,17 @@ def _is_one_of(layer: Any, classes: Sequence[Any]) -> bool:
     return any(isinstance(layer, known) and type(layer).call is known.call for known in classes)
 
 
+def _changes_nothing(layer: Any) -> bool:
+    """Whether a layer is the usual last one of a mixed-precision network: linear, in float32."""
+    return _is_one_of(layer, (keras.layers.Activation,)) and _activation(layer, None) == "linear"
+
+
 def _activation_after(steps: Sequence[Step], layer: Any) -> str:
     """The activation of a layer of its own behind a dense layer."""
     if not steps or not isinstance(steps[-1], Dense):
         raise NotFoldable(f"layer {layer.name!r} is an activation that follows no dense layer")
+    if steps[-1].activation != "linear":
+        raise NotFoldable(f"layer {layer.name!r} is a second activation")
     if isinstance(layer, keras.layers.Softmax):
         if layer.axis not in (-1, [-1], (-1,)):
             raise NotFoldable(f"layer {layer.name!r} is a softmax over axis {layer.axis}")
@@ -194,6 +215,8 @@ def _fold_norm(
         return kernel, bias
     if _activation(layer, None) != "linear":
         raise NotFoldable(f"layer {layer.name!r} has an activation before {norm.name!r}")
+    if np.atleast_1d(getattr(norm, "axis", -1)).tolist() not in ([-1], [3]):
+        raise NotFoldable(f"layer {norm.name!r} does not normalise channels")
     mean, variance = (_array(v, np.float64) for v in (norm.moving_mean, norm.moving_variance))
     gamma = 1.0 if norm.gamma is None else _array(norm.gamma, np.float64)
     beta = 0.0 if norm.beta is None else _array(norm.beta, np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -17,12 +18,13 @@ from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
 from effnetv2_tf.data.sources.base import DataError
 from effnetv2_tf.data.sources.image_listing import EXTENSIONS, files_below, is_image_name
-from effnetv2_tf.errors import UsageError
+from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.training import build
 from effnetv2_tf.training.class_names import check_class_names
 from effnetv2_tf.training.recipe import Recipe
 
+_CROPS, _INTERPOLATIONS = ("center", "none"), ("bilinear", "bicubic")
 _SEED = 20210401  # any; fixed, so that two exports of a network are checked on the same images
 
 
@@ -37,6 +39,9 @@ class ImagePreparation:
       crop_padding: see `specs.Preprocessing`.
       interpolation: of resizing.
       decoded_channels: to which files are decoded before they get `channels`; None for the same.
+
+    Raises:
+      UsageError: for anything else.
     """
 
     image_size: int
@@ -45,6 +50,19 @@ class ImagePreparation:
     crop_padding: int = 32
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     decoded_channels: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (("crop", _CROPS), ("interpolation", _INTERPOLATIONS)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError(
+                    f"{name}: expected {' or '.join(choices)}, received {value!r}"
+                    f"{suggestion(str(value), choices)}"
+                )
+        if not isinstance(self.image_size, numbers.Integral) or self.image_size < 1:
+            raise UsageError(
+                f"image_size: expected a side in pixels, of a square, received {self.image_size!r}"
+            )
 
     @classmethod
     def usual(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
@@ -29,8 +29,10 @@ from effnetv2_tf.export.images import (
     RandomImages,
     RecipeImages,
 )
+from effnetv2_tf.export.labels import Labels, checked_labels, encodable
 from effnetv2_tf.export.requests import check_keras_file, check_run_folder
 from effnetv2_tf.models.input_range import EfficientNet
+from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint
 from effnetv2_tf.training.class_names import recorded_class_names
@@ -40,6 +42,11 @@ from effnetv2_tf.training.runs import find_checkpoint, network_of
 from effnetv2_tf.training.state import load_for_inference
 from effnetv2_tf.weights.variants import matching_row
 
+_LAMBDA_ADVICE = (
+    " From Python, if you trust the file: wrap_model(keras.models.load_model(path, "
+    "safe_mode=False))"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Exportable:
@@ -48,10 +55,12 @@ class Exportable:
     Attributes:
       model: the Keras network in float32: what artefacts are compared with.
       graph: the same, ready to be exported.
-      labels: a name for each class; empty without a classifier.
+      labels: a name for each class, of a single probability those for no and yes; empty without
+        a classifier.
       preparation: from image files to the network's input.
       images: for calibration and for checking.
       origin: where weights come from, for reports.
+      notes: what was assumed, for whoever uses the artefacts.
     """
 
     model: keras.Model
@@ -60,6 +69,12 @@ class Exportable:
     preparation: ImagePreparation
     images: ImageSupply
     origin: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def output_labels(self) -> tuple[str, ...]:
+        """A name for each output: of a single probability, what it is one of."""
+        return self.labels[-1:] if self.graph.classes == 1 else self.labels
 
     def metadata(self) -> dict[str, Any]:
         """What a user of an artefact must know, as plain values."""
@@ -73,14 +88,14 @@ class Exportable:
                 "layout": "NHWC",
                 "range": [0, 255],
                 "normalization": {
-                    "inside_the_model": bool(normalization or self.graph.inner_normalization),
+                    "inside_the_model": self.graph.normalizes,
                     "mean": list(normalization.mean) if normalization else None,
                     "std": list(normalization.std) if normalization else None,
                 },
             },
             "preparation": self.preparation.as_dict(),
             "output": self.graph.output_name,
-            "labels": list(self.labels),
+            "labels": list(self.output_labels),
         }
 
 
@@ -88,7 +103,7 @@ def load_model_dir(
     model_dir: str | Path,
     checkpoint: str = "last",
     raw_weights: bool = False,
-    images: ImageSupply | None = None,
+    images: ImageSupply | str | Path | None = None,
 ) -> Exportable:
     """The network of a training run, with the averaged (EMA) weights of a checkpoint.
 
@@ -107,24 +122,25 @@ def load_model_dir(
     state = find_checkpoint(model_dir, checkpoint)
     model = _build_float32(recipe, state)
     load_for_inference(model, state.arrays, state.path, raw=raw_weights)
-    labels = _labels_of_run(model_dir, recipe, state)
+    names = _labels_of_run(model_dir, recipe, state)
     averaged = any(name.startswith("ema/") for name in state.arrays) and not raw_weights
     return Exportable(
         model=model,
         graph=build_deploy_graph(model),
-        labels=labels,
+        labels=tuple(map(encodable, names)),
         preparation=_recipe_preparation(recipe, state, model.input_shape[-1]),
-        images=images or RecipeImages(recipe, labels),
+        images=image_supply(images) or RecipeImages(recipe, names),
         origin=f"{state.path}, step {state.step}, {'averaged' if averaged else 'raw'} weights",
     )
 
 
 def load_keras_file(
     path: str | Path,
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
     image_size: int | None = None,
     crop: Literal["center", "none"] | None = None,
-    images: ImageSupply | None = None,
+    images: ImageSupply | str | Path | None = None,
+    interpolation: Literal["bilinear", "bicubic"] | None = None,
 ) -> Exportable:
     """A model saved by `model.save("name.keras")`.
 
@@ -134,6 +150,7 @@ def load_keras_file(
       image_size: side in pixels at which the model is used; None for the model's own.
       crop: see `ImagePreparation`; None for the network's own.
       images: see `wrap_model`.
+      interpolation: likewise.
 
     Raises:
       UsageError: if the file is missing, damaged, or has classes that are not registered.
@@ -143,45 +160,81 @@ def load_keras_file(
     try:
         model = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"--keras_file: {path} cannot be loaded: {error}") from error
+        advice = _LAMBDA_ADVICE if "safe_mode" in str(error) else ""
+        raise UsageError(f"--keras_file: {path} cannot be loaded: {error}{advice}") from error
     size = image_size or input_of(model)[1][0]
-    preparation = None if size is None else usual_preparation(model, size, crop)
-    return wrap_model(model, labels, preparation, images, origin=str(path))
+    preparation = None
+    if size is not None:
+        preparation = usual_preparation(model, size, crop, interpolation)
+    wrapped = wrap_model(model, labels, preparation, images, origin=str(path))
+    notes = [] if crop and interpolation else list(_assumed(wrapped))
+    if (path.parent / "recipe.yaml").is_file():
+        notes.append(
+            f"{path} lies in the folder of a run: --model_dir={path.parent} brings its class names "
+            "and its preparation of images"
+        )
+    return replace(wrapped, notes=tuple(notes))
+
+
+def _assumed(exportable: Exportable) -> Iterator[str]:
+    """What is said of images whose preparation nobody has stated and no family's network has."""
+    if _family_preprocessing(exportable.model) is None and exportable.graph.is_classifier:
+        preparation = exportable.preparation
+        yield (
+            f"image files are prepared with crop {preparation.crop}, {preparation.interpolation}, "
+            "as image_dataset_from_directory does by default; --crop and --interpolation, or "
+            "`preparation`, state how the model was trained"
+        )
 
 
 def usual_preparation(
-    model: keras.Model, image_size: int, crop: Literal["center", "none"] | None
+    model: keras.Model,
+    image_size: int,
+    crop: Literal["center", "none"] | None = None,
+    interpolation: Literal["bilinear", "bicubic"] | None = None,
 ) -> ImagePreparation:
     """How images are prepared for a model that comes without a recipe.
 
-    As the network of the families that it is, whatever its classes, is evaluated; else
-    `ImagePreparation`'s way.
+    As the network of the families that it is, whatever its classes, is evaluated. Any other is
+    taken to be trained as Keras's `image_dataset_from_directory` does it: the whole image,
+    bilinear.
     """
     channels = model.input_shape[-1]
-    preparation = ImagePreparation(image_size, channels)
-    if isinstance(model, EfficientNet):
-        row = matching_row(tuple(weight.shape) for weight in model.weights)
-        if row is not None:
-            preparation = ImagePreparation.usual(row.preprocessing, image_size, channels)
-    return preparation if crop is None else replace(preparation, crop=crop)
+    preprocessing = _family_preprocessing(model)
+    if preprocessing is None:
+        usual = ImagePreparation(image_size, channels, crop="none", interpolation="bilinear")
+    else:
+        usual = ImagePreparation.usual(preprocessing, image_size, channels)
+    return replace(
+        usual, crop=crop or usual.crop, interpolation=interpolation or usual.interpolation
+    )
+
+
+def _family_preprocessing(model: keras.Model) -> Preprocessing | None:
+    """That of the families' network that a model is, if it is one."""
+    if not isinstance(model, EfficientNet):
+        return None
+    row = matching_row(tuple(weight.shape) for weight in model.weights)
+    return None if row is None else row.preprocessing
 
 
 def wrap_model(
     model: keras.Model,
-    labels: Sequence[str] | None = None,
-    preparation: ImagePreparation | None = None,
-    images: ImageSupply | None = None,
+    labels: Labels | None = None,
+    preparation: ImagePreparation | int | None = None,
+    images: ImageSupply | str | Path | None = None,
     origin: str = "a Keras model",
 ) -> Exportable:
     """Any Keras model from images to one output, e.g. one that is being trained.
 
     Args:
       model: of this package (it is folded) or not (it is exported as it is).
-      labels: class names; numbers by default.
-      preparation: of image files; by default the model's own size, if it has one, and
-        `ImagePreparation`'s crop.
-      images: to calibrate with and check on; by default random patterns, which cannot
-        calibrate.
+      labels: class names, in a list or with their numbers in a dict; of a network with one
+        probability those for no and yes. Numbers by default.
+      preparation: of image files, or the size in pixels to which they are brought; by default the
+        model's own size, if it has one. For the rest see `usual_preparation`.
+      images: to calibrate with and check on: a folder or a supply; by default random patterns,
+        which cannot calibrate.
       origin: for reports.
 
     Raises:
@@ -189,31 +242,33 @@ def wrap_model(
     """
     graph = build_deploy_graph(model)
     _check_is_square(model, graph)
-    if preparation is None:
-        if graph.image_shape[0] is None:
-            raise UsageError(
-                f"model {model.name!r} takes images of any size: expected `preparation` "
-                "(--image_size) to say at which size it is used, received none"
-            )
-        preparation = ImagePreparation(graph.image_shape[0], graph.channels)
-    if graph.image_shape[0] not in (None, preparation.image_size):
+    stated = preparation if isinstance(preparation, ImagePreparation) else None
+    size = graph.image_shape[0] if preparation is None else preparation
+    if size is None:
+        raise UsageError(
+            f"model {model.name!r} takes images of any size: expected `preparation` "
+            "(--image_size) to say at which size it is used, received none"
+        )
+    prepared = stated or usual_preparation(model, cast(int, size))
+    if graph.image_shape[0] not in (None, prepared.image_size):
         raise UsageError(
             f"model {model.name!r} takes images of {graph.image_shape[0]} px alone: expected "
-            f"`preparation` (--image_size) of that size, received {preparation.image_size}"
+            f"`preparation` (--image_size) of that size, received {prepared.image_size}"
         )
-    if preparation.channels != graph.channels:
+    if prepared.channels != graph.channels:
         raise UsageError(
             f"preparation.channels: expected the model's {graph.channels}, "
-            f"received {preparation.channels}"
+            f"received {prepared.channels}"
         )
-    return Exportable(
+    exportable = Exportable(
         model=float32_copy(model),
         graph=graph,
-        labels=_checked_labels(labels, graph),
-        preparation=preparation,
-        images=images or RandomImages(),
+        labels=checked_labels(labels, graph),
+        preparation=prepared,
+        images=image_supply(images) or RandomImages(),
         origin=origin,
     )
+    return exportable if stated else replace(exportable, notes=tuple(_assumed(exportable)))
 
 
 def _check_is_square(model: keras.Model, graph: DeployGraph) -> None:
@@ -268,21 +323,9 @@ def _source_channels(recipe: Recipe, state: Checkpoint) -> int | None:
         return None
 
 
-def _checked_labels(labels: Sequence[str] | None, graph: DeployGraph) -> tuple[str, ...]:
-    if labels is None:
-        return tuple(map(str, range(graph.classes or 0))) if graph.is_classifier else ()
-    if not graph.has_classes:
-        raise UsageError(
-            f"--labels: expected none for a network whose outputs are {graph.output_name}"
-        )
-    if len(labels) != graph.classes:
-        raise UsageError(f"--labels: expected {graph.classes} names, received {len(labels)}")
-    return tuple(labels)
-
-
-def image_supply(folder: str | Path | None) -> ImageSupply | None:
-    """Images of a folder; None for None."""
-    return None if folder is None else FolderImages(Path(folder))
+def image_supply(images: ImageSupply | str | Path | None) -> ImageSupply | None:
+    """The images of a folder, if it is one."""
+    return FolderImages(Path(images)) if isinstance(images, (str, Path)) else images
 
 
 def predict(exportable: Exportable, pixels: np.ndarray, batch_size: int = 64) -> np.ndarray:

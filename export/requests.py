@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.files import no_file
 
 SAVEDMODEL, TFLITE, ONNX, WEB = "savedmodel", "tflite", "onnx", "web"
 FORMATS = (SAVEDMODEL, TFLITE, ONNX, WEB)
@@ -34,4 +35,5 @@ def check_run_folder(model_dir: Path) -> None:
 def check_keras_file(path: Path) -> None:
     """Raises a UsageError unless there is such a file."""
     if not path.is_file():
-        raise UsageError(f"--keras_file: expected a .keras file, {path} does not exist")
+        hint = f"; --model_dir={path} exports the run" if (path / "recipe.yaml").is_file() else ""
+        raise UsageError(f"--keras_file: expected a .keras file, {no_file(path)}{hint}")

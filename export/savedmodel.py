@@ -55,7 +55,8 @@ def export_savedmodel(
     Signatures: `serving_default` takes `image` (batch, height, width, channels) and returns
     the network's outputs; `serving_bytes` (for classifiers of 1 or 3 channels) takes
     `image_bytes`, a vector of encoded JPEG or PNG files, and returns `probabilities` (batch,
-    classes) and the likeliest five `classes` and `labels` (batch, 5), best first.
+    classes) and the likeliest five `classes` and `labels` (batch, 5), best first; of a network
+    with one probability, whether it is over 0.5, as class 0 or 1 (batch, 1).
 
     Args:
       exportable: what to export.
@@ -149,7 +150,6 @@ def _signatures(
     if not graph.is_classifier or graph.channels not in _CHANNELS_OF_FILES:
         return signatures
 
-    top = min(_TOP_LABELS, len(exportable.labels))
     preparation = _served_preparation(exportable, image_size)
     side = preparation.image_size
     prepared = tf.TensorSpec((side, side, preparation.channels), tf.uint8)
@@ -157,13 +157,21 @@ def _signatures(
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.map_fn(preparation.prepare, image_bytes, fn_output_signature=prepared)
         probabilities = infer(normalized(pixels))[graph.output_name]
-        classes = tf.math.top_k(probabilities, top, sorted=True).indices
+        classes = _likeliest(probabilities)
         labels = tf.gather(tf.constant(exportable.labels), classes)
         return {graph.output_name: probabilities, "classes": classes, "labels": labels}
 
     files = tf.TensorSpec([batch_size], tf.string, name=BYTES_INPUT)
     signatures[BYTES_SIGNATURE] = tf.function(serve_bytes, input_signature=[files])
     return signatures
+
+
+def _likeliest(probabilities: tf.Tensor) -> tf.Tensor:
+    """Up to five classes, best first; of a single probability, 1 or 0 for yes or no."""
+    classes = probabilities.shape[-1]
+    if classes == 1:
+        return tf.cast(probabilities > 0.5, tf.int32)
+    return tf.math.top_k(probabilities, min(_TOP_LABELS, classes), sorted=True).indices
 
 
 def _served_preparation(exportable: Exportable, image_size: int | None) -> ImagePreparation:

@@ -63,6 +63,8 @@ def export_tflite(
     graph = exportable.graph if preprocessing else exportable.graph.without_normalization()
     size = image_size or exportable.preparation.image_size
     content = _convert(graph.function(tf.float32, batch_size or 1, size), precision, representative)
+    if precision == INT8:
+        _check_takes_pixels(content)
     any_batch = batch_size is None
     any_size = any_batch and image_size is None and graph.image_shape[0] is None
     if graph.note and any_batch and not _runs_at(content, 2, size + any_size):
@@ -173,7 +175,32 @@ def _calibration(images: np.ndarray | None) -> Callable[[], Iterator[dict[str, n
     assert images is not None  # _check has seen them
 
     def generate() -> Iterator[dict[str, np.ndarray]]:
-        for image in images:
+        for image in (*images, *_whole_range(images)):
             yield {INPUT_NAME: image[None].astype(np.float32)}
 
     return generate
+
+
+def _whole_range(images: np.ndarray) -> list[np.ndarray]:
+    """An image with a black and a white pixel, if there is none or none: pixels are fed as such.
+
+    The converter takes the measured range of its input for the range of uint8.
+    """
+    if images.min() == 0 and images.max() == 255:
+        return []
+    image = images[0].copy()
+    image[0, 0], image[-1, -1] = 0, 255
+    return [image]
+
+
+def _check_takes_pixels(content: bytes) -> None:
+    """Raises a TrainingFailure if a file's uint8 input is no pixel in [0, 255]."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    (details,) = Interpreter(model_content=content).get_input_details()
+    scale, zero_point = details["quantization"]
+    if not np.isclose(scale, 1.0, rtol=1e-3) or zero_point != 0:
+        raise TrainingFailure(
+            f"TFLite int8: expected an input that takes pixels as they are (scale 1, zero point "
+            f"0), received scale {scale:g}, zero point {zero_point}"
+        )

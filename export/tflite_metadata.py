@@ -108,7 +108,7 @@ def _with_archive(content: bytes, exportable: Exportable, metadata: dict[str, An
     """
     buffer = io.BytesIO(content)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(LABELS_FILE, labels_text(exportable.labels))
+        archive.writestr(LABELS_FILE, labels_text(exportable.output_labels))
         archive.writestr(JSON_FILE, json.dumps(metadata, indent=1))
     return buffer.getvalue()
 
@@ -136,7 +136,7 @@ def _standard_metadata(exportable: Exportable, preprocessing: bool) -> bytes:
         (5, "table", [(0, "floats", [255.0]), (1, "floats", [0.0])]),
     ]
     output: Table = [(0, "string", graph.output_name)]
-    if exportable.labels:
+    if exportable.output_labels:
         labels: Table = [(0, "string", LABELS_FILE), (2, "int8", _FILE_TENSOR_AXIS_LABELS)]
         output.append((6, "tables", [labels]))
     subgraph: Table = [(2, "tables", [image]), (3, "tables", [output])]

@@ -24,6 +24,7 @@ _OTHER_SIZE = 32  # pixels that the second image size has more than the first
 _FEW = 16  # images for the second batch size and the second image size
 _LATENCY_SECONDS = 2.0
 _LATENCY_RUNS = 30
+_EXPLAINED_VARIANCE = 0.9  # least share, of outputs that may be values
 ADVICE = (
     "try --tflite=int16x8 or dynamic, more representative images (--calibration_images), or a "
     "network without squeeze-excite and with relu6; --force keeps the file"
@@ -65,6 +66,8 @@ class Comparison:
         exclude each other.
       decision_agreement: where each output is a decision of its own (several labels, or yes or
         no), share of equal decisions over all images and outputs. Else None.
+      explained_variance: where outputs may be values rather than scores, the share of their
+        variance over the images that the artefact's have too. Else None.
       cosine_similarity: without classes, of an image's outputs as one vector; the mean over the
         images. None with classes.
       accuracy: share of images classified rightly, None where labels are unknown.
@@ -77,6 +80,7 @@ class Comparison:
     max_difference: float
     top_1_agreement: float | None
     decision_agreement: float | None = None
+    explained_variance: float | None = None
     cosine_similarity: float | None = None
     accuracy: float | None = None
     keras_accuracy: float | None = None
@@ -116,7 +120,8 @@ class Verdict:
       problem: why not passed.
       megabytes: of the file or folder, in 10^6 bytes.
       load_seconds: until the runtime is ready.
-      latency_ms: median for one image of the evaluation size.
+      latency_ms: median for one image of the evaluation size, alone or in a batch of the fixed
+        size.
       comparisons: at several batch and image sizes; the first is on all images.
     """
 
@@ -148,12 +153,14 @@ class HeldOut:
       images: at the size of the check.
       expected: the network's outputs in float32.
       has_classes: whether outputs are one number for each class.
+      has_own_values: see `DeployGraph`.
       boundary: between yes and no, where each output is a decision of its own; else None.
     """
 
     images: Images
     expected: np.ndarray
     has_classes: bool
+    has_own_values: bool = False
     boundary: float | None = None
 
     @property
@@ -180,8 +187,21 @@ def held_out(exportable: Exportable, count: int, image_size: int | None = None) 
             continue
         images = exportable.images.held_out(exportable.preparation.at_size(size), number)
         expected = predict(exportable, images.pixels)
-        sets.append(HeldOut(images, expected, exportable.graph.has_classes, boundary))
+        graph = exportable.graph
+        sets.append(HeldOut(images, expected, graph.has_classes, graph.has_own_values, boundary))
     return sets
+
+
+def doubts(data: HeldOut) -> list[str]:
+    """Why agreement on these images may say little."""
+    if not data.has_top_1 or len(data.images) < 2:
+        return []
+    if data.expected.shape[-1] < 2 or len(set(data.expected.argmax(-1))) > 1:
+        return []
+    return [
+        f"all {len(data.images)} images of {data.images.origin} are of one class to the network: "
+        "agreement on them says little; --images=FOLDER checks on others"
+    ]
 
 
 def verify(
@@ -233,12 +253,19 @@ def _judge(verdict: Verdict, sets: list[HeldOut], int8_threshold: float) -> Verd
     first = verdict.comparisons[0]  # the others have too few images for a share
     is_int8 = verdict.artefact.is_int8
     least = int8_threshold if is_int8 else tolerance.agreement
-    if first.agreement >= least:
+    explained = first.explained_variance
+    if first.agreement < least:
+        problem = (
+            f"{first.judged_by} {first.agreement_text(first.agreement)} on {first.images} images, "
+            f"expected at least {first.agreement_text(least)}"
+        )
+    elif explained is not None and not explained >= _EXPLAINED_VARIANCE:
+        problem = (
+            f"outputs vary over {first.images} images as Keras's do to {explained:.2%}, expected "
+            f"at least {_EXPLAINED_VARIANCE:.0%}"
+        )
+    else:
         return verdict
-    problem = (
-        f"{first.judged_by} {first.agreement_text(first.agreement)} on {first.images} images, "
-        f"expected at least {first.agreement_text(least)}"
-    )
     if is_int8:
         return replace(verdict, status=REFUSED, problem=f"{problem}: {ADVICE}")
     return replace(verdict, status=FAILED, problem=problem)
@@ -283,9 +310,11 @@ def _compare(feed: _Feed, data: HeldOut, count: int, batch_size: int) -> Compari
     outputs = feed.batched(data.images.pixels[:count], batch_size)
     if outputs.shape != expected.shape:
         raise ValueError(f"expected outputs of shape {expected.shape}, received {outputs.shape}")
-    decisions = agreement = similarity = accuracy = keras_accuracy = None
+    decisions = agreement = explained = similarity = accuracy = keras_accuracy = None
     if not data.has_classes:
         similarity = _mean_cosine(outputs, expected)
+    if data.has_own_values:
+        explained = _explained_variance(outputs, expected)
     if data.boundary is not None:
         decisions = float(((outputs > data.boundary) == (expected > data.boundary)).mean())
     if data.has_top_1:
@@ -302,6 +331,7 @@ def _compare(feed: _Feed, data: HeldOut, count: int, batch_size: int) -> Compari
         max_difference=float(np.abs(outputs - expected).max()),
         top_1_agreement=agreement,
         decision_agreement=decisions,
+        explained_variance=explained,
         cosine_similarity=similarity,
         accuracy=accuracy,
         keras_accuracy=keras_accuracy,
@@ -317,6 +347,13 @@ def _mean_cosine(outputs: np.ndarray, expected: np.ndarray) -> float:
     return float(np.mean(np.divide(products, lengths, out=equal, where=lengths > 0)))
 
 
+def _explained_variance(outputs: np.ndarray, expected: np.ndarray) -> float | None:
+    """1 for equal outputs, 0 for those no better than each output's mean; None without variance."""
+    variance = np.var(expected.astype(np.float64), axis=0).sum()
+    error = np.mean(np.square(outputs.astype(np.float64) - expected), axis=0).sum()
+    return float(1 - error / variance) if variance > 0 else None
+
+
 def _median_latency_ms(feed: _Feed, pixels: np.ndarray) -> float:
     batch = pixels[: feed.runner.batch_size or 1]
     batch = np.resize(batch, (feed.runner.batch_size or 1, *batch.shape[1:]))
@@ -326,7 +363,7 @@ def _median_latency_ms(feed: _Feed, pixels: np.ndarray) -> float:
         start = time.perf_counter()
         feed(batch)
         times.append(time.perf_counter() - start)
-    return round(statistics.median(times) * 1e3, 3)
+    return round(statistics.median(times) * 1e3 / len(batch), 3)
 
 
 def _bytes_problem(runner: Runner, exportable: Exportable, data: HeldOut) -> str | None:

@@ -73,6 +73,7 @@ def open_file(
     labels: Sequence[str] | None = None,
     image_size: int | None = None,
     crop: Literal["center", "none"] | None = None,
+    interpolation: Literal["bilinear", "bicubic"] | None = None,
 ) -> Predictor:
     """A classifier saved by `model.save("name.keras")`.
 
@@ -80,7 +81,8 @@ def open_file(
       path: of the file.
       labels: class names; numbers by default, for the file has none.
       image_size: side in pixels; None for the model's own, if it has one.
-      crop: see `ImagePreparation`; None for the network's own.
+      crop: see `export.loading.usual_preparation`; None for the network's own.
+      interpolation: likewise.
 
     Raises:
       UsageError: if the file cannot be loaded, holds no classifier of images in [0, 255], or
@@ -99,7 +101,8 @@ def open_file(
             f"--file: {path} was built with include_preprocessing=False: it expects images "
             "normalised in a way that the file does not say. Save it with preprocessing"
         )
-    return Predictor(model, usual_preparation(model, size, crop), labels, str(path))
+    preparation = usual_preparation(model, size, crop, interpolation)
+    return Predictor(model, preparation, labels, str(path))
 
 
 def load_keras_file(path: str | Path) -> keras.Model:

@@ -25,7 +25,7 @@ def saved(classifier, tmp_path) -> Path:
 
 def test_a_file(saved, image_folder, classifier):
     predictor = networks.open_file(saved, ["a", "b", "c", "d"], image_size=16, crop="none")
-    assert predictor.preparation == ImagePreparation(16, crop="none")
+    assert predictor.preparation == ImagePreparation(16, crop="none", interpolation="bilinear")
     assert (predictor.origin, predictor.labels) == (str(saved), ("a", "b", "c", "d"))
     (result,) = predictor.predict([image_folder / "cats/wide.jpg"])
     pixels = predictor.read(image_folder / "cats/wide.jpg")[None]
