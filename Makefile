@@ -2,11 +2,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 CONSTRAINTS := constraints.txt
-# TensorFlow 2.15 with tensorflow-addons needs Python 3.10 or 3.11.
+# TensorFlow 2.15 needs Python 3.11 at most, the other pinned packages 3.11 at least.
 ADDONS_PYTHON ?= $(PYTHON)
 ADDONS_VENV := .venv-addons
 ADDONS_RUN := $(ADDONS_VENV)/bin/python
 ADDONS_CONSTRAINTS := constraints-addons.txt
+# Quick tests run side by side, the tests of a file in one process.
+TEST_PROCESSES ?= 2
+SIDE_BY_SIDE := --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 # Files or folders, in place of all.
 ADDONS_TESTS ?=
 
@@ -38,7 +41,7 @@ train: install
 	$(RUN) -m effnetv2_tf.export --model_dir=runs/quickstart
 
 test: install-test
-	$(RUN) -m pytest -m "not slow and not long and not cross_stack"
+	$(RUN) -m pytest $(SIDE_BY_SIDE) -m "not slow and not long and not cross_stack"
 
 test-slow: install-test
 	$(RUN) -m pytest -m slow
@@ -47,7 +50,8 @@ test-long: install-test
 	$(RUN) -m pytest -m long
 
 test-addons: install-addons
-	$(ADDONS_RUN) -m pytest -m "not slow and not long and not cross_stack" $(ADDONS_TESTS)
+	$(ADDONS_RUN) -m pytest $(SIDE_BY_SIDE) -m "not slow and not long and not cross_stack" \
+	  $(ADDONS_TESTS)
 
 test-cross-stack: install-test install-addons
 	EFFNETV2_TF_OTHER_PYTHON=$(CURDIR)/$(ADDONS_RUN) $(RUN) -m pytest -m cross_stack

@@ -74,6 +74,7 @@ setup(
             "mypy>=1.7",
             "optuna>=4.9",
             "pytest>=7.4",
+            "pytest-xdist>=3.5",
             "ruff>=0.4",
             "safetensors>=0.4",
             "scikit-image>=0.20",

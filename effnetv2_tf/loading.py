@@ -22,7 +22,8 @@ def load_model(
 
     The same as `keras.models.load_model`, which knows the layers only once this package has
     been imported after Keras, or one of its names has been used. A file that Keras 3 has
-    written does not load with Keras 2; `load_weights` takes it.
+    written does not load with Keras 2, and one of a compiled model from Keras 2 loads with
+    Keras 3 without its optimizer alone (`compile=False`); `load_weights` takes either.
 
     Args:
       path: of a `.keras` or `.h5` file.

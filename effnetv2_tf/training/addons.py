@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -173,6 +174,29 @@ class OptimizerAverages(ExponentialMovingAverage):
     def named_variables(self) -> dict[str, Any]:
         """The averages, if any, so that a checkpoint has them under names as well as as slots."""
         return dict(zip(self._names, self.averages, strict=True)) if self._has_begun() else {}
+
+
+def exclude_from_weight_decay(optimizer: Any, name: str, weights: Sequence[Any]) -> None:
+    """Has an optimizer of tensorflow-addons decay none of the given weights.
+
+    Args:
+      optimizer: to be changed, before its first step.
+      name: a key of `REPLACEMENTS`.
+      weights: that are left alone.
+
+    Raises:
+      UsageError: if it decays all or nothing.
+    """
+    inner = getattr(optimizer, "_optimizer", optimizer)
+    # A wrapper goes past the step in which SGDW learns what to decay.
+    decays_some = hasattr(inner, "exclude_from_weight_decay")
+    if not decays_some or (inner is not optimizer and hasattr(inner, "_decay_var_list")):
+        raise UsageError(
+            f"optimizer.weight_decay: {name} would decay the biases and norms, too; expected LAMB "
+            "or SGDW, or optimizer.l2 in its place"
+        )
+    names = [re.escape(weight.name.partition(":")[0]) for weight in weights]
+    inner.exclude_from_weight_decay = [rf"^{name}(/replica_\d+)?(:\d+)?$" for name in names]
 
 
 def keeps_averages(optimizer: Any) -> bool:

@@ -137,12 +137,16 @@ def build_optimizer(
         options["learning_rate_factors"] = transfer.learning_rates_by_depth(model, decay)
     try:
         optimizer = make_optimizer(**options, **section.options)
+    except UsageError:
+        raise
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer.options: {error}") from error
-    if section.decays_weights and hasattr(optimizer, "exclude_from_weight_decay"):
-        optimizer.exclude_from_weight_decay(
-            [weight for weight in model.trainable_variables if not optimizers.is_kernel(weight)]
-        )
+    if section.decays_weights:
+        others = [w for w in model.trainable_variables if not optimizers.is_kernel(w)]
+        if callable(getattr(optimizer, "exclude_from_weight_decay", None)):
+            optimizer.exclude_from_weight_decay(others)
+        else:
+            addons.exclude_from_weight_decay(optimizer, section.name, others)
     return optimizer
 
 

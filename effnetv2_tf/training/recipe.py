@@ -87,8 +87,10 @@ class OptimizerSection(Section):
     @property
     def decays_weights(self) -> bool:
         """Whether the optimizer has a weight decay of its own."""
-        given = self.weight_decay or self.options.get("weight_decay")
-        return self.name.lower() == "adamw" or bool(given)
+        inner = self.options.get("optimizer")  # of one that wraps another
+        places = [self.options, *([inner] if isinstance(inner, dict) else [])]
+        given = [self.weight_decay, *(place.get("weight_decay") for place in places)]
+        return self.name.lower() == "adamw" or any(given)
 
 
 class LearningRateSection(Section):

@@ -107,10 +107,13 @@ def check_matches(
 ) -> None:
     """Raises a UsageError that names the first variable `arrays` cannot fill."""
     for name, variable in variables.items():
+        why = "the recipe describes another network"
+        if name.startswith("optimizer/"):
+            why = "the run had another optimizer, or this one under the other version of Keras"
         if name not in arrays:
-            raise UsageError(f"{origin}: {name} is missing; the recipe describes another network")
+            raise UsageError(f"{origin}: {name} is missing; {why}")
         if tuple(variable.shape) != arrays[name].shape:
             raise UsageError(
                 f"{origin}: {name} has shape {arrays[name].shape}, expected "
-                f"{tuple(variable.shape)}; the recipe describes another network"
+                f"{tuple(variable.shape)}; {why}"
             )

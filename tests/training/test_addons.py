@@ -101,6 +101,61 @@ def test_every_one_minimises(name):
 
 
 @with_addons
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("LAMB", {}),
+        ("SGDW", {}),
+        ("Lookahead", {"optimizer": "LAMB"}),
+        ("Lookahead", {"optimizer": {"name": "LAMB", "weight_decay": 0.1}}),
+    ],
+)
+def test_biases_and_norms_do_not_decay(recipe_file, tmp_path, name, options):
+    overrides = [f"optimizer.name={name}", f"optimizer.options={json.dumps(options)}"]
+    if "weight_decay" not in json.dumps(options):
+        overrides.append("optimizer.weight_decay=0.1")
+    recipe = load_recipe(recipe_file, [*overrides, "learning_rate.warmup_epochs=0"])
+    model = Trainer(recipe, tmp_path / "run", verbose=0).model
+    weights = model.trainable_variables
+    for weight in weights:
+        weight.assign(tf.ones_like(weight))
+    for _ in range(3):
+        model.optimizer.apply_gradients([(tf.zeros_like(weight), weight) for weight in weights])
+    left = {weight.name: float(tf.reduce_mean(weight)) for weight in weights}
+    for name, mean in left.items():
+        decays = name.endswith("kernel:0")
+        assert (mean < 1.0) == decays, f"{name}: {mean}"
+
+
+@with_addons
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("RectifiedAdam", {}),
+        ("NovoGrad", {}),
+        ("Lookahead", {"optimizer": "RectifiedAdam"}),
+        ("Lookahead", {"optimizer": {"name": "SGDW", "weight_decay": 0.1}}),
+    ],
+)
+def test_a_decay_of_all_weights_is_refused(recipe_file, tmp_path, name, options):
+    overrides = [f"optimizer.name={name}", f"optimizer.options={json.dumps(options)}"]
+    recipe = load_recipe(recipe_file, [*overrides, "optimizer.weight_decay=0.1"])
+    with pytest.raises(
+        UsageError, match=rf"^optimizer.weight_decay: {name} would decay the biases"
+    ):
+        Trainer(recipe, tmp_path / "run", verbose=0)
+
+
+@with_addons
+def test_an_unknown_inner_optimizer_is_named_once(recipe_file, tmp_path):
+    recipe = load_recipe(
+        recipe_file, ["optimizer.name=Lookahead", 'optimizer.options={"optimizer": "AdamX"}']
+    )
+    with pytest.raises(UsageError, match=r"^optimizer\.options\.optimizer: expected the name"):
+        Trainer(recipe, tmp_path / "run", verbose=0)
+
+
+@with_addons
 def test_l2_is_added_to_the_gradients():
     variables = [tf.Variable(tf.ones([2, 3])) for _ in range(2)]
     for variable, l2, gradient in zip(variables, (0.1, 0.0), (0.0, 0.1), strict=True):
