@@ -12,6 +12,12 @@ _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.", requir
 _IMAGE_SIZES = flags.DEFINE_list(
     "image_sizes", None, "Sides in pixels, e.g. 224,256,288; the recipe's by default."
 )
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "Evaluate on these: a folder with one of images for each class, or a CSV file of path,label; "
+    "the run's own evaluation split by default.",
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP)
 _RAW = flags.DEFINE_bool("raw_weights", False, "Evaluate the raw weights, not their averages.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; model_dir by default.")
@@ -19,6 +25,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; model_dir
 
 def main() -> None:
     programs.check_output_folder(_OUTPUT)
+    programs.check_not_empty(_IMAGES, "a folder or a CSV file")
     model_dir = Path(_MODEL_DIR.value)
     output = Path(_OUTPUT.value or model_dir)
     sizes = programs.parse_sizes("image_sizes", _IMAGE_SIZES.value)
@@ -26,7 +33,8 @@ def main() -> None:
     from effnetv2_tf.training import build
     from effnetv2_tf.training.runs import open_run
 
-    run = open_run(model_dir, _CHECKPOINT.value, raw=_RAW.value)
+    images = None if _IMAGES.value is None else Path(_IMAGES.value)
+    run = open_run(model_dir, _CHECKPOINT.value, raw=_RAW.value, images=images)
     sizes = sizes or [build.evaluation_size(run.recipe)]
     print(
         f"{run.checkpoint.path} (step {run.checkpoint.step}, {run.weights} weights) on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import keras
 
 from effnetv2_tf.data.broken_images import broken_images_named
-from effnetv2_tf.data.sources import Source
+from effnetv2_tf.data.sources import DataError, ImageFolderSource, Source, TooManyBadRecords
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
@@ -35,13 +36,17 @@ class OpenedRun:
     weights: Literal["averaged", "raw"]
 
 
-def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> OpenedRun:
+def open_run(
+    model_dir: Path, checkpoint: str = "last", raw: bool = False, images: Path | None = None
+) -> OpenedRun:
     """Builds the network of a run and loads a checkpoint into it.
 
     Args:
       model_dir: folder given to the training program.
       checkpoint: see `find_checkpoint`.
       raw: whether to take the raw weights rather than their averages.
+      images: to evaluate on, all of them, in place of the run's: a folder with one of images for
+        each class, or a CSV file of path,label; the run's data is not needed then.
 
     Raises:
       UsageError: if the folder holds no run or no whole checkpoint, or the data has other
@@ -56,14 +61,38 @@ def open_run(model_dir: Path, checkpoint: str = "last", raw: bool = False) -> Op
     recipe = load_recipe(path)
     found = find_checkpoint(model_dir, checkpoint)
     build.set_precision(recipe)
-    sources = build.open_sources(recipe)
-    refuse_broken_images(model_dir, sources)
-    check_class_names(sources.evaluation.info, recorded_class_names(found, model_dir))
+    names = recorded_class_names(found, model_dir)
+    if images is not None and names is not None:
+        evaluation: Source = _open_images(images, recipe, found, names)
+    else:
+        sources = build.open_sources(recipe)
+        refuse_broken_images(model_dir, sources)
+        evaluation, trained_on = sources.evaluation, sources.train.info
+        check_class_names(evaluation.info, names)
+        if images is not None:  # of an earlier version's run, whose data alone tell
+            evaluation = _open_images(images, recipe, found, trained_on.class_names)
     model = network_of(recipe, found)
     load_for_inference(model, found.arrays, found.path, raw=raw)
     averaged = not raw and any(name.startswith("ema/") for name in found.arrays)
     weights: Literal["averaged", "raw"] = "averaged" if averaged else "raw"
-    return OpenedRun(recipe, found, model, sources.evaluation, weights)
+    return OpenedRun(recipe, found, model, evaluation, weights)
+
+
+def _open_images(
+    images: Path, recipe: Recipe, checkpoint: Checkpoint, class_names: Sequence[str]
+) -> ImageFolderSource:
+    """Images of the run's classes, decoded as its own were."""
+    channels = checkpoint.metadata.get("source_channels")
+    try:
+        return ImageFolderSource(
+            None if images.is_file() else images,
+            csv=images if images.is_file() else None,
+            class_names=class_names,
+            channels=channels or checkpoint.arrays["model/stem/kernel"].shape[2],
+            max_bad_share=recipe.data.max_bad_share,
+        )
+    except (DataError, TooManyBadRecords) as error:
+        raise UsageError(f"--images: {error}") from error
 
 
 def evaluate_run(run: OpenedRun, image_size: int) -> Evaluation:

@@ -7,6 +7,9 @@ import json
 import subprocess
 import sys
 
+import numpy as np
+import tensorflow as tf
+
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "effnetv2_tf.evaluate", *map(str, arguments)]
@@ -42,3 +45,42 @@ def test_an_empty_checkpoint_is_refused(tiny_run):
     assert done.returncode == 2
     assert done.stderr.startswith("error: --checkpoint: expected last, best, the name of a file")
     assert done.stderr.strip().endswith("received ''")
+
+
+def test_other_images_of_the_classes(tiny_run, tmp_path):
+    """In their own order of classes, not all of which are there."""
+    names = ["ant", "bee", "cat", "dog", "emu", "fox", "gnu", "hen", "ibis", "jay"]
+    (tiny_run / "summary.json").write_text(json.dumps({"class_names": names}))
+    for number, name in enumerate(["hen", "bee", "bee"]):
+        path = tmp_path / "images" / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tf.io.encode_png(np.full((9, 7, 3), 20 * number, np.uint8)).numpy())
+    images, output = tmp_path / "images", tmp_path / "out"
+    done = run(f"--model_dir={tiny_run}", f"--images={images}", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert f"raw weights) on {images}" in done.stdout
+    rows = list(csv.DictReader((output / "classes_16.csv").open()))
+    assert {row["class"]: row["images"] for row in rows if row["images"] != "0"} == {
+        "bee": "2",
+        "hen": "1",
+    }
+    listing = tmp_path / "list.csv"
+    listing.write_text("path,label\nimages/bee/1.png,bee\n")
+    done = run(f"--model_dir={tiny_run}", f"--images={listing}", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((output / "evaluation.json").read_text())["sizes"]["16"]["images"] == 1
+
+
+def test_images_of_other_classes_are_refused(tiny_run, tmp_path):
+    names = [str(number) for number in range(10)]
+    (tiny_run / "summary.json").write_text(json.dumps({"class_names": names}))
+    (tmp_path / "images" / "owl").mkdir(parents=True)
+    (tmp_path / "images" / "owl" / "0.png").write_bytes(b"")
+    done = run(f"--model_dir={tiny_run}", f"--images={tmp_path / 'images'}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --images: ")
+    assert "owl" in done.stderr
+    done = run(f"--model_dir={tiny_run}", f"--images={tmp_path / 'nothing'}")
+    assert done.returncode == 2
+    assert "nothing" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
