@@ -37,6 +37,7 @@ SPLIT_FOLDERS = {  # names of folders, in any case of letters
 }
 VALIDATION_SHARE, SPLIT_SEED = 0.1, 0  # where none are given
 _SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
+_MANY = 50_000  # files, for which whoever waits is told what is going on
 SCAN_THREADS = 16  # the scan waits for the disk or the network, not for the processor
 
 
@@ -290,6 +291,8 @@ def _check_share(validation_share: float, origin: Path) -> None:
 
 
 def _usable(listing: Listing, bad_records: BadRecords) -> tuple[list[Path], list[int]]:
+    if len(listing.files) >= _MANY:
+        print(f"Looking at the {len(listing.files):,} files of {listing.origin}.")
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
         faults = list(pool.map(_fault, listing.files, listing.labels))
     files, labels = [], []

@@ -315,3 +315,12 @@ def test_a_share_beside_a_folder_for_validation_is_refused(tmp_path, option):
         _fill(tmp_path / folder, {"cat": 4, "dog": 4})
     with pytest.raises(DataError, match="validation_share and split_seed have no effect"):
         open_source("image_folder", "train", directory=tmp_path, **option)
+
+
+def test_a_long_scan_is_announced(tmp_path, monkeypatch, capsys):
+    _fill(tmp_path, {"a": 3, "b": 3})
+    ImageFolderSource(tmp_path)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("effnetv2_tf.data.sources.image_folder._MANY", 6)
+    ImageFolderSource(tmp_path)
+    assert capsys.readouterr().out == f"Looking at the 6 files of {tmp_path}.\n"
