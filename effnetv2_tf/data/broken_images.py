@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
@@ -21,8 +21,8 @@ _MANY = 10_000  # images, which take half a minute to look through
 
 
 @contextlib.contextmanager
-def broken_images_named(*sources: Source) -> Iterator[None]:
-    """Turns TensorFlow's error about an image of `sources` within the block into one that names it.
+def broken_images_named(source: Source) -> Iterator[None]:
+    """Turns TensorFlow's error about an image of `source` within the block into one that names it.
 
     Raises:
       TrainingFailure: one line, with the image's name.
@@ -30,67 +30,45 @@ def broken_images_named(*sources: Source) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        broken = find_broken_image(sources, error)
-        if broken is None:
+        name = next(broken_images(source, error), None)
+        if name is None:
             raise
         advice = "repair or remove it and run the same command again"
-        raise TrainingFailure(f"{describe(broken, error)}; {advice}") from error
+        raise TrainingFailure(f"{describe(name, error)}; {advice}") from error
 
 
-def describe(broken: tuple[Source, str], cause: tf.errors.OpError) -> str:
-    """What is said of an image that `find_broken_image` found."""
-    return f"data: {broken[1]}: cannot be decoded ({operation_fault(cause.message)})"
+def describe(name: str, cause: tf.errors.OpError) -> str:
+    """What is said of an image that cannot be decoded."""
+    return f"data: {name}: cannot be decoded ({operation_fault(cause.message)})"
 
 
-def find_broken_image(
-    sources: Iterable[Source],
-    cause: tf.errors.OpError,
-    first: tuple[Source, tf.data.Dataset] | None = None,
-) -> tuple[Source, str] | None:
-    """The image that an error of TensorFlow's decoders is about: whose it is, and its name.
+def broken_images(source: Source, cause: tf.errors.OpError) -> Iterator[str]:
+    """The names of images that look whole, are not refused and cannot be decoded.
 
-    All images are decoded, in stored order, until one fails.
+    All images are decoded, in stored order.
 
     Args:
-      sources: whose images may be meant.
-      cause: the error.
-      first: a source and those of its examples that are to be looked at before all others.
-
-    Returns:
-      None if the error is not about an image.
+      source: whose images may be meant.
+      cause: the error; if it is not one of TensorFlow's decoders, nothing is looked at.
     """
-    if not _ABOUT_AN_IMAGE.search(cause.message or ""):
-        return None
-    encoded = [source for source in sources if source.info.encoded]
-    if first is not None and first[0] in encoded:
-        name = _find_among(first[1], first[0])
-        if name is not None:
-            return first[0], name
-    for source in encoded:
-        if source.info.num_examples > _MANY:
-            about = f"{source.info.num_examples:,} of {source.info.name}"
-            print(f"Looking for the broken image among the {about}.")
-        name = _find_among(source.epoch(0, seed=0, start=0, shuffle=False), source)
-        if name is not None:
-            return source, name
-    return None
-
-
-def _find_among(examples: tf.data.Dataset, source: Source) -> str | None:
-    """The name of the first that looks whole, is not refused and cannot be decoded."""
+    info = source.info
+    if not (info.encoded and _ABOUT_AN_IMAGE.search(cause.message or "")):
+        return
+    if info.num_examples > _MANY:
+        print(f"Looking for broken images among the {info.num_examples:,} of {info.name}.")
 
     def bytes_and_name(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
         image, name = example["image"], example["name"]
         return tf.where(is_decodable(image, name, source.bad_records), image, ""), name
 
+    examples = source.epoch(0, seed=0, start=0, shuffle=False)
     batches = examples.map(bytes_and_name).batch(_IMAGES_AT_ONCE).prefetch(1)
-    decodes = functools.partial(_decodes, source.info.channels)
+    decodes = functools.partial(_decodes, info.channels)
     with ThreadPoolExecutor() as pool:
         for images, names in batches.as_numpy_iterator():
             for name, decoded in zip(names, pool.map(decodes, images), strict=True):
                 if not decoded:
-                    return name.decode(errors="surrogateescape")
-    return None
+                    yield name.decode(errors="surrogateescape")
 
 
 def _decodes(channels: int, encoded: bytes) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from effnetv2_tf.data.sources import Source, SourceInfo
+from effnetv2_tf.data.sources import SourceInfo
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.files import write_text
 from effnetv2_tf.training.build import Sources
@@ -57,11 +57,15 @@ def _note(sources: Sources, reasons: Mapping[str, Mapping[str, str]]) -> None:
             source.bad_records.add(record, reason)
 
 
-def note_broken_image(model_dir: Path, sources: Sources, source: Source, name: str) -> None:
-    """Has later runs in the folder leave an image of a source out that could not be decoded."""
+def note_broken_images(model_dir: Path, names: Mapping[str, Iterable[str]]) -> None:
+    """Has later runs in the folder leave images out that cannot be decoded.
+
+    Args:
+      model_dir: the folder.
+      names: of the images, by the splits' names of `Sources.by_name`.
+    """
     noted = _noted_images(model_dir)
-    for split in (split for split, one in sources.by_name.items() if one is source):
-        noted[split] = sorted({*noted.get(split, ()), name})
+    noted |= {split: sorted({*noted.get(split, ()), *found}) for split, found in names.items()}
     write_text(model_dir / BROKEN_IMAGES, json.dumps(noted, indent=2) + "\n")
 
 

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from effnetv2_tf import keras_compat
-from effnetv2_tf.data.broken_images import describe, find_broken_image
-from effnetv2_tf.data.sources import Source, TooManyBadRecords
+from effnetv2_tf.data.broken_images import broken_images, describe
+from effnetv2_tf.data.sources import TooManyBadRecords
 from effnetv2_tf.errors import TrainingFailure, UsageError, operation_fault
-from effnetv2_tf.training.data_record import note_broken_image
+from effnetv2_tf.training.data_record import note_broken_images
 
 if TYPE_CHECKING:
     from effnetv2_tf.training.trainer import Trainer
 
 
 class BrokenImage(TrainingFailure):
-    """An image that looks whole cannot be decoded; the next run in the folder leaves it out."""
+    """Images that look whole cannot be decoded; the next run in the folder leaves them out."""
 
 
 def explain(trainer: Trainer, error: tf.errors.OpError) -> Exception:
@@ -25,8 +24,8 @@ def explain(trainer: Trainer, error: tf.errors.OpError) -> Exception:
 
     A BrokenImage has been noted: later runs in the folder leave it out.
     """
-    # The last one reads the files.
-    for look in (_too_many_bad_records, _missing_records, _lost_worker, _broken_image):
+    # The last one reads all images.
+    for look in (_too_many_bad_records, _missing_records, _lost_worker, _broken_images):
         found = look(trainer, error)
         if found is not None:
             return found
@@ -67,26 +66,15 @@ def _lost_worker(trainer: Trainer, error: tf.errors.OpError) -> Exception | None
     )
 
 
-def _broken_image(trainer: Trainer, error: tf.errors.OpError) -> BrokenImage | None:
-    sources = trainer.sources
-    broken = find_broken_image((sources.evaluation, sources.train), error, _next_images(trainer))
-    if broken is None:
+def _broken_images(trainer: Trainer, error: tf.errors.OpError) -> BrokenImage | None:
+    """All are looked for at once: each that is met later costs the steps since a checkpoint."""
+    found = {
+        split: list(broken_images(source, error))
+        for split, source in trainer.sources.by_name.items()
+    }
+    names = [*found["evaluation"], *found["train"]]
+    if not names:
         return None
-    note_broken_image(trainer.model_dir, sources, *broken)
-    return BrokenImage(f"{describe(broken, error)}; the next run in the folder leaves it out")
-
-
-def _next_images(trainer: Trainer) -> tuple[Source, tf.data.Dataset] | None:
-    """The training images of which the next call's batches are made, where they are known."""
-    step, schedule = trainer.progressive.next_step, trainer.schedule
-    if trainer.workers.count > 1 or not 0 <= step < schedule.total_steps:
-        return None
-    position, train = schedule.position(step), trainer.sources.train
-    batch_size = position.stage.batch_size
-    images = train.epoch(
-        position.epoch,
-        seed=trainer.recipe.seed,
-        start=position.step_in_epoch * batch_size,
-        shuffle=True,
-    )
-    return train, images.take(keras_compat.steps_per_execution(trainer.model) * batch_size)
+    note_broken_images(trainer.model_dir, found)
+    them = "it" if len(names) == 1 else f"it and {len(names) - 1} more"
+    return BrokenImage(f"{describe(names[0], error)}; the next run in the folder leaves {them} out")

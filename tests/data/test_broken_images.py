@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_tf.data.broken_images import broken_images_named, find_broken_image
+from effnetv2_tf.data.broken_images import broken_images, broken_images_named
 from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import BadRecords, ImageFolderSource
 from effnetv2_tf.errors import TrainingFailure
@@ -36,36 +36,27 @@ def _break(path):
     return path
 
 
-def test_the_broken_one_is_found(source, tmp_path):
-    assert find_broken_image([source], ERROR) is None
-    broken = _break(tmp_path / "class1" / "5.jpg")
+def test_broken_ones_are_found(source, tmp_path):
+    assert list(broken_images(source, ERROR)) == []
+    broken = [_break(tmp_path / "class1" / name) for name in ("3.jpg", "5.jpg")]
     (tmp_path / "class0" / "0.jpg").write_text("no image, and known to be none beforehand")
-    assert find_broken_image([source], ERROR) == (source, str(broken))
+    assert list(broken_images(source, ERROR)) == [str(path) for path in broken]
     for message in ("out of memory", None):
         error = tf.errors.InvalidArgumentError(None, None, message)
-        assert find_broken_image([source], error) is None
+        assert list(broken_images(source, error)) == []
 
 
 def test_one_that_is_refused_is_not_found_again(source, tmp_path):
     first, second = (_break(tmp_path / "class1" / name) for name in ("3.jpg", "5.jpg"))
-    assert find_broken_image([source], ERROR) == (source, str(first))
     source.bad_records.refuse(str(first))
-    assert find_broken_image([source], ERROR) == (source, str(second))
+    assert list(broken_images(source, ERROR)) == [str(second)]
     source.bad_records.refuse(str(second))
-    assert find_broken_image([source], ERROR) is None
+    assert list(broken_images(source, ERROR)) == []
     assert source.bad_records.reports() == tuple(
         f"{path} (cannot be decoded)" for path in (first, second)
     )
     images = np.concatenate([images for images, _ in evaluation_dataset(source, 8, 4)])
     assert len(images) == 6
-
-
-def test_those_to_be_looked_at_first_come_first(source, tmp_path):
-    _break(tmp_path / "class1" / "3.jpg")
-    later = _break(tmp_path / "class1" / "5.jpg")
-    examples = source.epoch(0, seed=0, shuffle=False)
-    later_ones = examples.filter(lambda example: tf.equal(example["name"], str(later)))
-    assert find_broken_image([source], ERROR, (source, later_ones)) == (source, str(later))
 
 
 def test_names_need_not_be_utf8():
