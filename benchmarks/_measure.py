@@ -9,6 +9,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,8 @@ from typing import Any, Literal
 from _worker import NotInstalled, Worker, WorkerFailed
 from absl import flags
 
+from effnetv2_tf import programs
+from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.files import write_text
 
 PAUSE_SECONDS = 0.2  # after a turn: threads of some libraries go on spinning for a while
@@ -64,8 +67,11 @@ class Comparison:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over theirs: the median of the rounds' ratios, if the rounds are pairs."""
-        if not (self.ours and self.theirs):
+        """Ours over theirs: the median of the rounds' ratios, if the rounds are pairs.
+
+        None without values, or with one that is not positive: a difference of times may be none.
+        """
+        if not (self.ours and self.theirs and all(x > 0 for x in (*self.ours, *self.theirs))):
             return None
         if len(self.ours) != len(self.theirs):
             return statistics.median(self.ours) / statistics.median(self.theirs)
@@ -78,6 +84,8 @@ class Comparison:
             return "peer not installed"
         if self.failed or not self.theirs:
             return "failed"
+        if self.ours and self.ratio is None:
+            return "no ratio"
         if self.target is None:
             return ""
         if self.ratio is None:
@@ -213,17 +221,53 @@ def define_flags(rounds: int, torch: bool = False) -> None:
         )
 
 
+def run(main: Callable[[], None], result_flag: str = "output") -> None:
+    """As `programs.run`, but the flag of the result is checked before anything is measured."""
+
+    def checked() -> None:
+        check_result_file(flags.FLAGS[result_flag])
+        main()
+
+    programs.run(checked)
+
+
+def check_result_file(flag: Any) -> None:
+    """Makes the folder of the file that a flag (an absl flag holder) names.
+
+    Raises:
+      UsageError: if the name is that of no file, or of one that cannot be written.
+    """
+    programs.check_output_file(flag)
+    if flag.value is None:
+        return
+    folder = Path(flag.value).absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(
+            f"--{flag.name}: expected a file in a folder that can be written to, received "
+            f"{flag.value!r}: {error.strerror}"
+        ) from error
+
+
 def finish(comparisons: Sequence[Comparison], **details: Any) -> None:
     """Prints the comparisons, and writes them with machine, versions and date to --output.
 
     Args:
       comparisons: the lines.
       details: further results, and `versions` of peers, in plain values.
+
+    Raises:
+      TrainingFailure: if one has no values of ours because they failed; all is written before.
     """
     for comparison in comparisons:
         print(comparison)
     if flags.FLAGS.output:
         write_result(Path(flags.FLAGS.output), comparisons, **details)
+    for comparison in comparisons:
+        if comparison.failed and not comparison.ours:
+            raise TrainingFailure(f"{comparison.what}: {comparison.failed}")
 
 
 def write_result(path: Path, comparisons: Sequence[Comparison], **details: Any) -> None:

@@ -13,11 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from _measure import Rounds, Target, define_flags, finish
+from _measure import Rounds, Target, define_flags, finish, run
 from _worker import Worker
 from absl import flags
-
-from effnetv2_tf import programs
 
 LIBRARIES = ("effnetv2_tf", "keras.applications")
 
@@ -75,4 +73,4 @@ def _shape() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main)

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from _measure import Rounds, Target, Workers, define_flags, finish
+from _measure import Rounds, Target, Workers, define_flags, finish, run
 from absl import flags
-
-from effnetv2_tf import programs
 
 _OURS = "effnetv2_tf"
 _THEIRS = "keras"
@@ -59,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main)

@@ -28,6 +28,7 @@ from _measure import (
     Workers,
     define_flags,
     finish,
+    run,
     show,
     torch_versions,
 )
@@ -265,4 +266,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main)

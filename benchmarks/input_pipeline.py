@@ -17,10 +17,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from _measure import Rounds, Target, Workers, define_flags, finish, show, torch_versions
+from _measure import Rounds, Target, Workers, define_flags, finish, run, show, torch_versions
 from absl import flags
-
-from effnetv2_tf import programs
 
 define_flags(rounds=5, torch=True)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", 1)
@@ -101,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main)

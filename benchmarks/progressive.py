@@ -18,10 +18,8 @@ import sys
 from pathlib import Path
 
 from _histories import compare, read_points
-from _measure import write_result
+from _measure import run, write_result
 from absl import flags
-
-from effnetv2_tf import programs
 
 _OUTPUT = flags.DEFINE_string("output", "runs/progressive", "Folder of the two runs.")
 _SET = flags.DEFINE_multi_string("set", [], "Overrides for both recipes, as in train.")
@@ -64,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main, result_flag="result")

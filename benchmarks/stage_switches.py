@@ -14,11 +14,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from _measure import Rounds, Target, define_flags, finish
+from _measure import Rounds, Target, define_flags, finish, run
 from _worker import Worker
 from absl import flags
 
 from effnetv2_tf import programs
+from effnetv2_tf.errors import UsageError
 
 _LIBRARIES = ("effnetv2_tf", "keras.applications")
 
@@ -36,6 +37,8 @@ def medians(runs: Sequence[Sequence[float]]) -> str:
 
 def main() -> None:
     image_sizes = programs.parse_sizes("image_sizes", _SIZES.value)
+    if len(image_sizes) < 2:
+        raise UsageError(f"--image_sizes: expected two or more, received {image_sizes}")
     switches: dict[str, list[list[float]]] = {library: [] for library in _LIBRARIES}
 
     def seconds(library: str) -> float:
@@ -69,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main)

@@ -12,11 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from _measure import Rounds, Target, define_flags, finish
+from _measure import Rounds, Target, define_flags, finish, run
 from _worker import Worker
 from absl import flags
-
-from effnetv2_tf import programs
 
 _LIBRARIES = ("effnetv2_tf", "keras.applications")
 
@@ -64,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main)

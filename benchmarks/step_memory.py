@@ -9,11 +9,9 @@ again with `set_recompute`, of norms and of blocks.
 
 from __future__ import annotations
 
-from _measure import Rounds, Target, define_flags, finish
+from _measure import Rounds, Target, define_flags, finish, run
 from _worker import Worker
 from absl import flags
-
-from effnetv2_tf import programs
 
 _PEER = "keras.applications"
 _OURS: dict[str, bool | str] = {  # what is recomputed
@@ -67,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main)

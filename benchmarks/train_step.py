@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from _measure import Comparison, Rounds, Target, Workers, define_flags, finish, torch_versions
+from _measure import Comparison, Rounds, Target, Workers, define_flags, finish, run, torch_versions
 from _worker import Worker
 from absl import flags
 
@@ -117,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    programs.run(main)
+    run(main)

@@ -4,8 +4,12 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from absl import flags
+
+from effnetv2_tf.errors import TrainingFailure, UsageError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -57,6 +61,45 @@ def test_absent_values_are_named():
     assert replace(line, failed="out of memory").verdict == "failed"
     assert replace(line, ours=[], theirs=[3.0]).verdict == "missed"  # a goal never reached
     assert line.verdict == "failed"
+
+
+@pytest.mark.parametrize("ours", [[0.0], [-0.1]])
+def test_no_ratio_of_what_is_not_positive(ours):
+    from _measure import Target
+
+    line = make_line(ours=ours, theirs=[2.0], target=Target("at most", 0.5))
+    assert (line.ratio, line.verdict) == (None, "no ratio")
+    assert replace(line, ours=[2.0], theirs=ours).ratio is None
+    assert "ratio none" in str(replace(line, target=None))
+
+
+def test_result_without_ours_is_a_failure_that_is_written(tmp_path, monkeypatch):
+    from _measure import finish
+
+    path = tmp_path / "result.json"
+    holders = flags.FlagValues()
+    flags.DEFINE_string("output", str(path), "", flag_values=holders)
+    holders.mark_as_parsed()
+    monkeypatch.setattr(flags, "FLAGS", holders)
+    finish([make_line(ours=[1.0], failed="them: no memory")])
+    with pytest.raises(TrainingFailure, match="training: ours: no memory"):
+        finish([make_line(theirs=[1.0], failed="ours: no memory")])
+    assert json.loads(path.read_text())["comparisons"][0]["failed"] == "ours: no memory"
+
+
+def test_result_file_is_checked_before_the_work(tmp_path):
+    from _measure import check_result_file
+
+    def holder(name):
+        return SimpleNamespace(name="output", value=name)
+
+    check_result_file(holder(None))
+    check_result_file(holder(str(tmp_path / "new" / "result.json")))
+    assert (tmp_path / "new").is_dir()
+    (tmp_path / "file").touch()
+    for name in ("file/result.json", "new"):
+        with pytest.raises(UsageError, match="--output: expected"):
+            check_result_file(holder(str(tmp_path / name)))
 
 
 def test_lines_survive_json():
