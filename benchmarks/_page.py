@@ -31,7 +31,8 @@ class Section:
       title: heading.
       how: what was measured and how, a paragraph.
       command: that made it.
-      result: what the script wrote, or `{"failed": reason}`; None if it was not run.
+      result: what the script wrote, with `failed_since` if a later attempt failed, or
+        `{"failed": reason}`; None if it was not run.
     """
 
     name: str
@@ -146,6 +147,8 @@ def _section(section: Section) -> str:
     busy = result.get("busy_cores_before")
     quiet = "" if busy is None else f"; {busy:.2f} cores were busy just before it"
     parts.append(f"{result['date']}{quiet}.")
+    if "failed_since" in result:
+        parts.append(f"**The last attempt failed**: {result['failed_since']}.")
     if any(line.ours or line.theirs for line in lines):
         parts.append(f"![{section.title}](pictures/{section.picture})")
     others = [_row(line) for line in lines if not line.target]

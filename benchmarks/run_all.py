@@ -5,8 +5,9 @@
 Each row is a script of this folder in a process of its own, with its result in a JSON file in
 --output, and what it says on the way in a .log file beside that. A row with a result made by the
 same command is not run again (--again does), so the same command goes on after an
-interruption; one that fails is recorded with the reason and tried again next time. Without
---torch_python, the PyTorch peers are reported as not installed.
+interruption; one that fails, as a whole or in a line, is recorded with the reason and tried again
+next time. A row that fails keeps the result it had, and the page says so. Without --torch_python,
+a result with the PyTorch peers stays; in a new one they are reported as not installed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from _measure import busy_cores
 from _page import Section, write_page
+from _results import TORCH_FLAG, is_fresh
 from absl import flags
 
 from effnetv2_tf import programs
@@ -142,15 +146,15 @@ def arguments_of(name: str) -> list[str]:
     if name == "progressive":
         arguments.append(f"--output={_RUNS.value}")
     if row.torch and _TORCH.value:
-        arguments.append(f"--torch_python={_TORCH.value}")
+        arguments.append(f"{TORCH_FLAG}{_TORCH.value}")
     return arguments
 
 
 def shown_command(arguments: list[str]) -> str:
     """As somebody else would type it."""
     texts = [
-        "--torch_python=PATH"
-        if text.startswith("--torch_python")
+        f"{TORCH_FLAG}PATH"
+        if text.startswith(TORCH_FLAG)
         else (f"'{text}'" if " " in text else text)
         for text in arguments
     ]
@@ -164,23 +168,30 @@ def read_result(name: str) -> dict[str, Any] | None:
 
 
 def run_row(name: str) -> None:
-    """Runs a row's script, and notes its command, or why it failed, in the result."""
+    """Runs a row's script, and notes its command in the result.
+
+    If it fails, the reason is the result, or is noted in the one there was.
+    """
     arguments = arguments_of(name)
     path = Path(_OUTPUT.value) / f"{name}.json"
-    path.unlink(missing_ok=True)
     command = [sys.executable, str(Path(__file__).parent / arguments[0]), *arguments[1:]]
-    command.append(f"--{ROWS[name].result_flag}={path}")
     busy = busy_cores(_LISTENING_SECONDS)
     began = time.perf_counter()
-    reason = _run(command, path.with_suffix(".log"))
-    result = read_result(name) or {"failed": reason or "wrote no result"}
-    if reason:
-        result = {"failed": reason}
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / path.name
+        command.append(f"--{ROWS[name].result_flag}={new}")
+        reason = _run(command, path.with_suffix(".log"))
+        if not reason and not new.is_file():
+            reason = "wrote no result"
+        result = {"failed": reason} if reason else json.loads(new.read_text(encoding="utf-8"))
     result["arguments"] = arguments
     result["busy_cores_before"] = busy
-    result["seconds"] = round(time.perf_counter() - began, 1)
+    result["seconds"] = seconds = round(time.perf_counter() - began, 1)
+    before = read_result(name) or {}
+    if reason and "comparisons" in before:
+        result = {**before, "failed_since": f"{time.strftime('%Y-%m-%d %H:%M')}, {reason}"}
     write_text(path, json.dumps(result, indent=1) + "\n")
-    print(f"{name}: {result.get('failed', 'done')}, {result['seconds']:.0f} s", flush=True)
+    print(f"{name}: {reason or 'done'}, {seconds:.0f} s", flush=True)
 
 
 def _run(command: list[str], notes: Path) -> str:
@@ -208,12 +219,13 @@ def main() -> None:
                 f"--rows: expected some of {', '.join(ROWS)}, received {name!r}"
                 f"{suggestion(name, ROWS)}"
             )
+    programs.check_output_folder(_OUTPUT)
+    programs.check_output_file(_PAGE)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a row's processes end, too
     Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)
     for name in () if _RENDER_ONLY.value else _ROWS.value:
-        known = read_result(name) or {"failed": "not run"}
-        fresh = "failed" not in known and known.get("arguments") == arguments_of(name)
-        if fresh and not _AGAIN.value:
+        known = read_result(name) or {}
+        if is_fresh(known, arguments_of(name)) and not _AGAIN.value:
             print(f"{name}: has a result from {known['date']}")
             continue
         print(f"{name}: {shown_command(arguments_of(name))}", flush=True)
@@ -223,6 +235,21 @@ def main() -> None:
         result = read_result(name)
         arguments = (result or {}).get("arguments") or arguments_of(name)
         sections.append(Section(name, row.title, row.how, shown_command(arguments), result))
+    _write_page(sections)
+
+
+def _write_page(sections: Sequence[Section]) -> None:
+    """Writes the page, but not over the published one with rows that were not run here."""
+    lacking = [section.name for section in sections if section.result is None]
+    if lacking and not flags.FLAGS["page"].present:
+        note = (
+            f"{_PAGE.value}: not written, for {_OUTPUT.value} has no result of "
+            f"{', '.join(lacking)}; --page=FILE writes what there is"
+        )
+        if _RENDER_ONLY.value:
+            raise UsageError(note)
+        print(note)
+        return
     write_page(sections, Path(_PAGE.value))
     print(f"{_PAGE.value}: written")
 

@@ -19,6 +19,7 @@ def run(script, *arguments):
     ("script", "flag", "expected"),
     [
         ("stage_switches", "--image_sizes=96", "expected two or more, received [96]"),
+        ("run_all", "--page=setup.py/page.md", "expected a file in a folder"),
         ("startup", "--output=setup.py/result.json", "expected a file in a folder"),
     ],
 )

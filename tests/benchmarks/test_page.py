@@ -1,6 +1,7 @@
 """The page of the benchmarks, and the reading of training histories."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,14 @@ def test_page_names_machine_versions_date_and_verdicts(sections):
     assert "2026-01-02 03:04; 0.12 cores were busy just before it." in text
     assert "**Failed**: no memory" in text
     assert "**Not run.**" in text
+
+
+def test_page_names_a_later_attempt_that_failed(sections):
+    from _page import page
+
+    text = page([replace(sections[0], result={**sections[0].result, "failed_since": "noon, hot"})])
+    assert "| 2.25x |" in text
+    assert "**The last attempt failed**: noon, hot." in text
 
 
 def test_page_has_its_pictures(sections, tmp_path):
