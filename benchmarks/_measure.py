@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from _worker import NotInstalled, Worker, WorkerFailed
 from absl import flags
 
 from effnetv2_tf import programs
-from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.files import write_text
 
 PAUSE_SECONDS = 0.2  # after a turn: threads of some libraries go on spinning for a while
@@ -249,6 +249,16 @@ def check_result_file(flag: Any) -> None:
             f"--{flag.name}: expected a file in a folder that can be written to, received "
             f"{flag.value!r}: {error.strerror}"
         ) from error
+
+
+def check_names(flag: Any, known: Collection[str]) -> None:
+    """Raises a UsageError if a name in a list flag (an absl flag holder) is not among `known`."""
+    for name in flag.value:
+        if name not in known:
+            raise UsageError(
+                f"--{flag.name}: expected some of {programs.listed(known)}, received {name!r}"
+                f"{suggestion(name, known)}"
+            )
 
 
 def finish(comparisons: Sequence[Comparison], **details: Any) -> None:

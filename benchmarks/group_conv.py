@@ -18,15 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from _measure import run
+from absl import flags
 
 from effnetv2_tf import programs
+from effnetv2_tf.errors import UsageError
 
-programs.prepare_environment()
-
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images.")
-_GROUP_SIZE = flags.DEFINE_integer("group_size", 16, "Channels a group.")
-_ROUNDS = flags.DEFINE_integer("rounds", 15, "Measurements of each side, alternating.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images.", 1)
+_GROUP_SIZE = flags.DEFINE_integer("group_size", 16, "Channels a group.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 15, "Measurements of each side, alternating.", 1)
 _SHAPES = flags.DEFINE_list(
     "shapes", "56x96,28x192,28x96,14x384,7x768", "Rows (and columns) x channels."
 )
@@ -37,6 +37,21 @@ _CLOCK = flags.DEFINE_enum(
     "processor: for a process pinned to one core that others use too.",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """The rows and channels in one text of --shapes.
+
+    Raises:
+      UsageError: if it has others than these, or the channels make no whole groups.
+    """
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split("x")]
+    if len(numbers) != 2 or not all(numbers) or numbers[1] % _GROUP_SIZE.value:
+        raise UsageError(
+            "--shapes: expected rows x channels such as 56x96, the channels a multiple of "
+            f"--group_size ({_GROUP_SIZE.value}), received {text!r}"
+        )
+    return numbers[0], numbers[1]
 
 
 def contestants(rows: int, channels: int) -> dict[str, tuple[Callable[[], Any], int]]:
@@ -91,8 +106,9 @@ def measure(rows: int, channels: int) -> dict[str, dict[str, float]]:
     """Median milliseconds and multiply-adds of each side."""
     clock = {"wall": time.perf_counter, "processor": time.process_time}[_CLOCK.value]
     sides = contestants(rows, channels)
-    for step, _ in sides.values():
-        step(), step()
+    for _ in range(2):  # the first call traces, and makes the earlier sides' next call slow
+        for step, _ in sides.values():
+            step()
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(_ROUNDS.value):
         for name, (step, _) in sides.items():
@@ -105,13 +121,13 @@ def measure(rows: int, channels: int) -> dict[str, dict[str, float]]:
     }
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
+    shapes = {text: parse_shape(text) for text in _SHAPES.value}
     programs.import_tensorflow()
     results = {}
     print("| shape | side | M multiply-adds | ms | per multiply-add, of dense |")
     print("| --- | --- | --- | --- | --- |")
-    for shape in _SHAPES.value:
-        rows, channels = (int(number) for number in shape.split("x"))
+    for shape, (rows, channels) in shapes.items():
         results[shape] = sides = measure(rows, channels)
         dense = sides["dense"]["ms"] / sides["dense"]["multiply_adds"]
         for name, side in sides.items():
@@ -127,4 +143,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -26,6 +26,7 @@ from _measure import (
     Rounds,
     Target,
     Workers,
+    check_names,
     define_flags,
     finish,
     run,
@@ -36,7 +37,7 @@ from _worker import NotInstalled
 from absl import flags
 
 from effnetv2_tf import programs
-from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.errors import UsageError
 
 Turn = Callable[[], float]
 Prepare = Callable[[], Turn]
@@ -246,16 +247,11 @@ def compare(rounds: Rounds, shape: str, key: str, batch: int) -> list[Comparison
 
 
 def main() -> None:
-    for flag, chosen, known in (
-        ("networks", _NETWORKS.value, list(_IMAGE_SIZES)),
-        ("artefacts", _CHOSEN.value, _ARTEFACTS),
-    ):
-        for name in chosen:
-            if name not in known:
-                raise UsageError(
-                    f"--{flag}: expected some of {', '.join(known)}, received {name!r}"
-                    f"{suggestion(name, known)}"
-                )
+    check_names(_NETWORKS, _IMAGE_SIZES)
+    check_names(_CHOSEN, _ARTEFACTS)
+    for text in _BATCHES.value:
+        if not text.strip().isdecimal() or int(text) < 1:
+            raise UsageError(f"--batches: expected whole numbers from 1 up, received {text!r}")
     programs.import_tensorflow()
     comparisons: list[Comparison] = []
     networks = {}

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _measure import busy_cores
+from _measure import busy_cores, check_names
 from _page import Section, write_page
 from _results import TORCH_FLAG, is_fresh
 from absl import flags
 
 from effnetv2_tf import programs
-from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.errors import UsageError
 from effnetv2_tf.files import write_text
 
 
@@ -213,12 +213,7 @@ def _run(command: list[str], notes: Path) -> str:
 
 
 def main() -> None:
-    for name in _ROWS.value:
-        if name not in ROWS:
-            raise UsageError(
-                f"--rows: expected some of {', '.join(ROWS)}, received {name!r}"
-                f"{suggestion(name, ROWS)}"
-            )
+    check_names(_ROWS, ROWS)
     programs.check_output_folder(_OUTPUT)
     programs.check_output_file(_PAGE)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a row's processes end, too

@@ -20,19 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from _measure import run
+from absl import flags
 
-from effnetv2_tf import programs
-
-programs.prepare_environment()
+from effnetv2_tf.errors import TrainingFailure, UsageError
 
 CASES = ("devices:1", "devices:2", "workers:1", "workers:2")
 
 _MODEL = flags.DEFINE_enum("model", "B0", ["B0", "B1", "B2", "B3", "S", "M", "L"], "V2 variant.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "Side in pixels.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images in a step, over all replicas.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements of each case.")
-_STEPS = flags.DEFINE_integer("steps", 5, "Steps in one measurement.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "Side in pixels.", 32)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images in a step, over all replicas.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements of each case.", 1)
+_STEPS = flags.DEFINE_integer("steps", 5, "Steps in one measurement.", 1)
 _SYNCHRONIZED = flags.DEFINE_bool("synchronized_batch_norm", False, "Over the global batch.")
 _ESTIMATE = flags.DEFINE_bool("estimate", False, "Prints the paper estimate and measures nothing.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
@@ -76,13 +75,18 @@ PAPER_SIZES = (128, 185, 242, 300)  # four equal stages from 128 to 300 px
 FLOPS_PER_MULTIPLY_ADD = 6  # two operations; the backward pass costs two forward ones
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     if _ESTIMATE.value:
         print(estimate())
         return
     if _CASE.value is not None:
         print(json.dumps(measure(_CASE.value)))
         return
+    if _BATCH_SIZE.value % 2:
+        raise UsageError(
+            "--batch_size: expected a multiple of 2, for every case to divide among its replicas, "
+            f"received {_BATCH_SIZE.value}"
+        )
     results = {case: run_case(case) for case in CASES}
     base = results[CASES[0]]["images_per_second"]
     for case, result in results.items():
@@ -110,7 +114,7 @@ def run_case(case: str) -> dict[str, Any]:
         )
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
-        raise SystemExit(f"{case}: a process failed, see above")
+        raise TrainingFailure(f"{case}: a process failed, see above")
     return json.loads(outputs[0].strip().splitlines()[-1])
 
 
@@ -205,4 +209,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

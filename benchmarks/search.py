@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from _measure import check_names
 from absl import flags
 
 from effnetv2_tf import programs
-from effnetv2_tf.errors import TrainingFailure, UsageError
+from effnetv2_tf.errors import TrainingFailure
 from effnetv2_tf.files import write_text
 
 CONFIG = "configs/search_v2_digits.yaml"
@@ -121,10 +122,7 @@ def main() -> None:
     from effnetv2_tf.reporting.architecture_search import draw_searchers
     from effnetv2_tf.search.spaces import StageSpace
 
-    known = ("controller", "evolution", "random", "tpe")
-    for kind in _SEARCHERS.value:
-        if kind not in known:
-            raise UsageError(f"--searchers: expected some of {', '.join(known)}, received {kind!r}")
+    check_names(_SEARCHERS, ("controller", "evolution", "random", "tpe"))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     output = Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from _measure import Comparison, Rounds, Target, Workers, define_flags, finish, run, torch_versions
+from _measure import (
+    Comparison,
+    Rounds,
+    Target,
+    Workers,
+    check_names,
+    define_flags,
+    finish,
+    run,
+    torch_versions,
+)
 from _worker import Worker
 from absl import flags
 
@@ -112,6 +122,7 @@ def operations_per_image(model: str) -> int:
 
 
 def main() -> None:
+    check_names(_MODELS, ("B0", "S"))
     comparisons = [comparison for model in _MODELS.value for comparison in measure(model)]
     finish(comparisons, versions=torch_versions())
 
