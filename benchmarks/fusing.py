@@ -107,6 +107,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    programs.check_output_folder(_OUTPUT)
     programs.import_tensorflow()
     rows = measure()
     about = {flag.name: flag.value for flag in (_MODEL, _IMAGE_SIZE, _BATCH_SIZE, _CLOCK)}

@@ -6,8 +6,8 @@
 `--reward=table` is a made-up table over EfficientNetV2's space: every choice has a gain, every
 pair of neighbouring decisions another, so nothing is trained. `--reward=digits` trains the
 networks of configs/search_v2_digits.yaml, with `--set` as in a search, one after the other in
-this process and each once: what was measured is kept in measured.json, which all searches
-share, and the same command goes on after an interruption.
+this process and each once: what was measured is kept in measured.json, with its settings, which
+all searches share, and the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -24,7 +25,7 @@ from _measure import check_names
 from absl import flags
 
 from effnetv2_tf import programs
-from effnetv2_tf.errors import TrainingFailure
+from effnetv2_tf.errors import TrainingFailure, UsageError
 from effnetv2_tf.files import write_text
 
 CONFIG = "configs/search_v2_digits.yaml"
@@ -53,6 +54,23 @@ def table_reward(names: list[str]) -> Reward:
     return reward
 
 
+def read_measured(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:
+    """The rewards in measured.json, if it is there.
+
+    Raises:
+      UsageError: if they were measured with other settings.
+    """
+    if not path.is_file():
+        return {}
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    if measured.get("settings") != settings:
+        raise UsageError(
+            f"--output: expected a folder of the same settings (--set), {path} has rewards of "
+            "others; choose another folder"
+        )
+    return measured["rewards"]
+
+
 class DigitsReward:
     """Trains a network of the digits search and keeps its reward; 0 for one that fails."""
 
@@ -69,7 +87,10 @@ class DigitsReward:
         self._timing = Timing()
         self._output = output
         self._path = output / "measured.json"
-        self._known = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        settings = {"proxy": self._proxy, "space": config.space, "reward": config.reward}
+        self._settings = {name: part.model_dump(mode="json") for name, part in settings.items()}
+        self._known = read_measured(self._path, self._settings)
+        self._save()  # an interrupted training is of these settings, too
 
     def __call__(self, choices: Mapping[str, int | str]) -> float:
         key = ",".join(f"{name}={choice}" for name, choice in sorted(choices.items()))
@@ -77,8 +98,12 @@ class DigitsReward:
             # A name of its own: a run that was interrupted is gone on with, by whoever asks for it.
             name = hashlib.sha256(key.encode()).hexdigest()[:16]
             self._known[key] = self._train(choices, self._output / "trials" / name)
-            write_text(self._path, json.dumps(self._known, indent=1) + "\n")
+            self._save()
         return self._known[key]
+
+    def _save(self) -> None:
+        measured = {"settings": self._settings, "rewards": self._known}
+        write_text(self._path, json.dumps(measured, indent=1) + "\n")
 
     def _train(self, choices: Mapping[str, int | str], folder: Path) -> float:
         import keras
@@ -117,6 +142,7 @@ def search(kind: str, seed: int, trials: int, space, reward: Reward) -> list[flo
 
 
 def main() -> None:
+    programs.check_output_folder(_OUTPUT)
     programs.import_tensorflow()
     from effnetv2_tf.models.families import SPECS
     from effnetv2_tf.reporting.architecture_search import draw_searchers

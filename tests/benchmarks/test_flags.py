@@ -28,6 +28,7 @@ def run(script, *arguments):
         ("parity", "--sizes=abc", "expected whole numbers from 8 up, received 'abc'"),
         ("run_all", "--page=setup.py/page.md", "expected a file in a folder"),
         ("startup", "--output=setup.py/result.json", "expected a file in a folder"),
+        ("fusing", "--output=setup.py", "expected a folder for the results"),
     ],
 )
 def test_wrong_flag(script, flag, expected):
