@@ -130,9 +130,8 @@ def search(kind: str, seed: int, trials: int, space, reward: Reward) -> list[flo
     from effnetv2_tf.search.samplers import distributions
 
     overrides = [*_SET.value, f"sampler.kind={kind}", f"seed={seed}"]
-    study = optuna.create_study(
-        direction="maximize", sampler=build_sampler(load_search(CONFIG, overrides), space, seed)
-    )
+    sampler = build_sampler(load_search(CONFIG, overrides), space)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     rewards = []
     for _ in range(trials):
         trial = study.ask(distributions(space.decisions))
