@@ -19,13 +19,19 @@ def run_stages(
 ) -> list[float]:
     """Trains one stage after the other; returns the extra seconds of each switch.
 
+    Libraries are `effnetv2_tf`, `keras.applications`, and that with data whose sides are forgotten
+    as ours are: `keras.applications, sides unknown`.
+
     Extra is the time from the last step of a stage to the end of the first step of the next,
     less the median of that stage's other steps.
     """
     programs.import_tensorflow()
     clock = _make_clock()
-    train = _train_ours if library == "effnetv2_tf" else _train_theirs
-    train(model, image_sizes, batch_size, steps, clock)
+    if library == "effnetv2_tf":
+        _train_ours(model, image_sizes, batch_size, steps, clock)
+    else:
+        data = "effnetv2_tf" if library.endswith("sides unknown") else library
+        _train_theirs(model, image_sizes, batch_size, steps, clock, data)
     ends = clock.ends
     extra = []
     for start in range(steps, steps * len(image_sizes), steps):
@@ -61,9 +67,9 @@ def _train_ours(
 
 
 def _train_theirs(
-    model: str, image_sizes: list[int], batch_size: int, steps: int, clock: Any
+    model: str, image_sizes: list[int], batch_size: int, steps: int, clock: Any, data: str
 ) -> None:
-    """One `fit` for each stage.
+    """One `fit` for each stage, with the batches of library `data`.
 
     The network goes on from stage to stage, so it must take any size, which keras.applications
     does without its classifier only: pooling, dropout and a dense layer take that place.
@@ -82,7 +88,7 @@ def _train_theirs(
         jit_compile=False,
     )
     for size in image_sizes:
-        dataset = batches("keras.applications", size, batch_size)
+        dataset = batches(data, size, batch_size)
         network.fit(dataset, epochs=1, steps_per_epoch=steps, callbacks=[clock], verbose=0)
 
 
