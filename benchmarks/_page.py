@@ -71,8 +71,9 @@ def page(sections: Sequence[Section]) -> str:
         "# Benchmarks",
         "Written by `python benchmarks/run_all.py`, which measures and renders this page. In each "
         "benchmark the contestants take turns; given are medians and, in brackets, the smallest "
-        "and the largest value. A ratio is the median of the rounds' ratios, ours over the peer's. "
-        "Ratios carry over to other machines better than the figures themselves.",
+        "and the largest value. A ratio is the median of the rounds' ratios, ours over the peer's, "
+        "where a benchmark's own part says nothing else. Ratios carry over to other machines "
+        "better than the figures themselves.",
         "\n".join(_about(sections)),
         f"Targets: {_count(judged)}{_without_result(sections)}",
         "![ratios against targets](pictures/benchmark_summary.png)",

@@ -62,6 +62,10 @@ _TRAINING = (
     "square matrix products of 2048, 3072 and 4096 rows; a step counts as six operations for "
     "each multiply-add of the forward pass."
 )
+_PAUSED = (
+    "This package imports TensorFlow, builds its networks and traces their first step with "
+    "Python's garbage collection paused; on the peer's side it runs as usual."
+)
 ROWS = {
     "training_b0": Row(
         "train_step.py", "Training steps of V2-B0", _TRAINING, ("--models=B0",), torch=True
@@ -78,7 +82,7 @@ ROWS = {
     "first_step": Row(
         "first_step.py",
         "First training step",
-        "A fresh process imports, builds, compiles and makes one step in `Model.fit`.",
+        "A fresh process imports, builds, compiles and makes one step in `Model.fit`. " + _PAUSED,
     ),
     "stage_switches": Row(
         "stage_switches.py",
@@ -94,13 +98,17 @@ ROWS = {
         "Input pipeline",
         "256 files, windows of scikit-learn's two photographs. Ours: the training program's "
         "pipeline, labels included. torchvision: v2 transforms on Pillow images in a DataLoader. "
-        "Keras: its RandAugment layer with factor 0.5 in tf.data, after our decoding and crop.",
+        "Keras: its RandAugment layer with factor 0.5 in tf.data, after our decoding and crop. "
+        "torchvision's RandomResizedCrop always filters when it shrinks Pillow images "
+        "(antialiasing); our crop, like the reference's, does not, and has less to do.",
         torch=True,
     ),
     "inference": Row(
         "inference.py",
         "Inference",
-        "Exports with random weights, each in its own runtime with two threads.",
+        "Exports with random weights, each in its own runtime with two threads. The best float32 "
+        "artefact is the one of our three with the smallest median of these same rounds, against "
+        "one peer, which favours ours a little; the ratio is that artefact's.",
         (
             "--networks=s",
             "--batches=1",
@@ -111,18 +119,20 @@ ROWS = {
     "g16": Row(
         "g16_step.py",
         "Group convolutions",
-        "Two networks that differ in nothing but the group convolution.",
+        "Two networks that differ in nothing but the group convolution. The peer's steps take so "
+        "long that it has fewer rounds than ours, and the ratio is that of the medians.",
     ),
     "startup": Row(
         "startup.py",
         "Import and build",
-        "Fresh processes, TensorFlow's import included on both sides.",
+        "Fresh processes, TensorFlow's import included on both sides. " + _PAUSED,
     ),
     "progressive": Row(
         "progressive.py",
         "Progressive against fixed size",
         "configs/fashion_mnist.yaml against configs/fashion_mnist_fixed.yaml, seconds of training "
-        "without evaluation, from the runs' history.csv.",
+        "without evaluation, from the runs' history.csv. Each was run once, and the ratio is that "
+        "of these two runs.",
         ("--notrain",),
         result_flag="result",
     ),
