@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -262,7 +263,7 @@ def check_names(flag: Any, known: Collection[str]) -> None:
 
 
 def finish(comparisons: Sequence[Comparison], **details: Any) -> None:
-    """Prints the comparisons, and writes them with machine, versions and date to --output.
+    """Prints the comparisons, and writes them to --output with what `write_result` adds.
 
     Args:
       comparisons: the lines.
@@ -281,9 +282,10 @@ def finish(comparisons: Sequence[Comparison], **details: Any) -> None:
 
 
 def write_result(path: Path, comparisons: Sequence[Comparison], **details: Any) -> None:
-    """Writes what `finish` says."""
+    """Writes comparisons and details with date, revision, machine and versions."""
     report = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
+        "revision": revision(),
         "machine": machine(),
         "versions": {**versions(), **details.pop("versions", {})},
         "comparisons": [comparison.as_dict() for comparison in comparisons],
@@ -291,6 +293,30 @@ def write_result(path: Path, comparisons: Sequence[Comparison], **details: Any) 
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(report, indent=1) + "\n")
+
+
+def revision(folder: Path = Path(__file__).parent) -> dict[str, Any] | None:
+    """The Git revision of the checkout, and whether files differ from it; None without one.
+
+    Those in docs do not count: rendering the page changes it. `training.run_summary` knows the
+    revision too, but imports TensorFlow, which many benchmarks leave to other processes.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--", ":/", ":(top,exclude)docs")
+    return {"commit": commit, "changed": bool(changes)}
+
+
+def _git(folder: Path, *command: str) -> str:
+    """What Git says in a folder; empty if it says nothing or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *command], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def machine() -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _section(section: Section) -> str:
     lines = section.comparisons
     busy = result.get("busy_cores_before")
     quiet = "" if busy is None else f"; {busy:.2f} cores were busy just before it"
-    parts.append(f"{result['date']}{quiet}.")
+    parts.append(f"{result['date']}{_revision(result.get('revision'))}{quiet}.")
     if "failed_since" in result:
         parts.append(f"**The last attempt failed**: {result['failed_since']}.")
     if any(line.ours or line.theirs for line in lines):
@@ -156,6 +156,13 @@ def _section(section: Section) -> str:
     parts.append("\n".join([_HEAD, *others]) if others else "")
     parts.append("\n".join(f"- {remark}" for remark in _remarks(lines)))
     return "\n\n".join(part for part in parts if part)
+
+
+def _revision(found: Mapping[str, Any] | None) -> str:
+    """Part of a sentence; empty if the revision is not known, as in older results."""
+    if not found:
+        return ""
+    return f"; revision {found['commit'][:10]}{', with changes' if found['changed'] else ''}"
 
 
 def _remarks(lines: Sequence[Comparison]) -> list[str]:

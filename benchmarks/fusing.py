@@ -14,6 +14,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from _measure import revision
 from absl import flags
 
 from effnetv2_tf import programs
@@ -113,7 +114,7 @@ def main() -> None:
     about = {flag.name: flag.value for flag in (_MODEL, _IMAGE_SIZE, _BATCH_SIZE, _CLOCK)}
     path = Path(_OUTPUT.value) / "fusing.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    write_text(path, json.dumps({**about, "revision": revision(), "rows": rows}, indent=1) + "\n")
     print(table(rows))
 
 

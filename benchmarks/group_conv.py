@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _measure import run
+from _measure import revision, run
 from absl import flags
 
 from effnetv2_tf import programs
@@ -139,7 +139,8 @@ def main() -> None:
                 flush=True,
             )
     if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(results, indent=2) + "\n")
+        report = {"revision": revision(), "shapes": results}
+        Path(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _measure import run
+from _measure import revision, run
 from absl import flags
 
 from effnetv2_tf.errors import TrainingFailure, UsageError
@@ -93,7 +93,8 @@ def main() -> None:
         speed = result["images_per_second"]
         print(f"{case:>10}: {speed:6.1f} images/s ({speed / base:.2f} of devices:1)", flush=True)
     if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(results, indent=2))
+        report = {"revision": revision(), "cases": results}
+        Path(_OUTPUT.value).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def run_case(case: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from _measure import check_names
+from _measure import check_names, revision
 from absl import flags
 
 from effnetv2_tf import programs
@@ -163,7 +163,8 @@ def main() -> None:
         for seed in range(_SEEDS.value):
             runs[kind].append(search(kind, seed, _TRIALS.value, space, reward))
             print(f"{kind}, seed {seed}: best of {_TRIALS.value}: {max(runs[kind][-1]):.4f}")
-    write_text(output / "rewards.json", json.dumps(runs) + "\n")
+    report = {"revision": revision(), "rewards": runs}
+    write_text(output / "rewards.json", json.dumps(report) + "\n")
     title = f"{space.size:,} networks, reward: {_REWARD.value}"
     draw_searchers(runs, output / "searchers.png", title)
     print(f"{output / 'searchers.png'}: best reward so far")

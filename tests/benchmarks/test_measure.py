@@ -1,6 +1,7 @@
 """Ratios, verdicts and taking turns."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,28 @@ def test_result_file_is_checked_before_the_work(tmp_path):
     for name in ("file/result.json", "new"):
         with pytest.raises(UsageError, match="--output: expected"):
             check_result_file(holder(str(tmp_path / name)))
+
+
+def test_revision_and_whether_files_differ_from_it(tmp_path):
+    from _measure import revision
+
+    def git(*command):
+        who = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *command], check=True)
+
+    assert revision(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").touch()
+    (tmp_path / "code.py").touch()
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "docs" / "page.md").write_text("figures")
+    found = revision(tmp_path / "docs")
+    assert len(found["commit"]) == 40
+    assert not found["changed"]
+    (tmp_path / "code.py").write_text("1")
+    assert revision(tmp_path / "docs")["changed"]
 
 
 def test_lines_survive_json():

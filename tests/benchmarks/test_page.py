@@ -69,6 +69,20 @@ def test_page_names_machine_versions_date_and_verdicts(sections):
     assert "**Not run.**" in text
 
 
+@pytest.mark.parametrize(
+    ("revision", "text"),
+    [
+        (None, "2026-01-02 03:04; 0.12 cores"),
+        ({"commit": "0123456789ab", "changed": False}, "03:04; revision 0123456789; 0.12"),
+        ({"commit": "0123456789ab", "changed": True}, "revision 0123456789, with changes; 0.12"),
+    ],
+)
+def test_page_names_the_revision(sections, revision, text):
+    from _page import page
+
+    assert text in page([replace(sections[0], result={**sections[0].result, "revision": revision})])
+
+
 def test_page_names_a_later_attempt_that_failed(sections):
     from _page import page
 

@@ -17,7 +17,7 @@ def search(output, reward):
 def test_rewards_of_each_search(tmp_path):
     done = search(tmp_path, "table")
     assert done.returncode == 0, done.stderr
-    rewards = json.loads((tmp_path / "rewards.json").read_text())
+    rewards = json.loads((tmp_path / "rewards.json").read_text())["rewards"]
     assert {kind: len(runs[0]) for kind, runs in rewards.items()} == {"evolution": 2, "random": 2}
     assert (tmp_path / "searchers.png").is_file()
 
