@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from absl import flags
 from effnetv2_tf import programs
 from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.files import write_text
+from effnetv2_tf.git import ask_git
 
 PAUSE_SECONDS = 0.2  # after a turn: threads of some libraries go on spinning for a while
 _PACKAGES = ("effnetv2_tf", "tensorflow", "keras", "onnxruntime", "ai-edge-litert", "numpy")
@@ -301,22 +301,11 @@ def revision(folder: Path = Path(__file__).parent) -> dict[str, Any] | None:
     Those in docs do not count: rendering the page changes it. `training.run_summary` knows the
     revision too, but imports TensorFlow, which many benchmarks leave to other processes.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = ask_git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
-    changes = _git(folder, "status", "--porcelain", "--", ":/", ":(top,exclude)docs")
+    changes = ask_git(folder, "status", "--porcelain", "--", ":/", ":(top,exclude)docs")
     return {"commit": commit, "changed": bool(changes)}
-
-
-def _git(folder: Path, *command: str) -> str:
-    """What Git says in a folder; empty if it says nothing or is not there."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *command], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip()
 
 
 def machine() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from effnetv2_tf import __version__
 from effnetv2_tf.data.sources import Source
+from effnetv2_tf.git import ask_git
 from effnetv2_tf.training import build
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.schedule import StageSchedule
@@ -85,22 +85,8 @@ def git_revision() -> str | None:
     Installed in an environment within somebody's project, the package is no part of that.
     """
     here = Path(__file__).resolve()
-    return _git(here, "rev-parse", "HEAD") if _git(here, "ls-files", here.name) else None
-
-
-def _git(file: Path, *command: str) -> str | None:
-    """What Git says in the folder of a file; None if it says nothing."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(file.parent), *command],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    folder = here.parent
+    return ask_git(folder, "rev-parse", "HEAD") if ask_git(folder, "ls-files", here.name) else None
 
 
 def _stage_summaries(
