@@ -176,10 +176,10 @@ def describe_file(path: str | Path, image_size: int | None = None) -> Descriptio
     Raises:
       UsageError: if the file cannot be loaded, no size is known, or a layer is not known.
     """
+    from effnetv2_tf.loading import open_keras_file
     from effnetv2_tf.models.flops import stage_table
-    from effnetv2_tf.prediction.networks import load_keras_file
 
-    model = load_keras_file(path)
+    model = open_keras_file(Path(path), "--file")
     own = tuple(model.input_shape[1:3])
     sides = own if image_size is None else (image_size, image_size)
     if None in sides:

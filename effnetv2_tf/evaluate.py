@@ -12,12 +12,7 @@ _MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.", requir
 _IMAGE_SIZES = flags.DEFINE_list(
     "image_sizes", None, "Sides in pixels, e.g. 224,256,288; the recipe's by default."
 )
-_IMAGES = flags.DEFINE_string(
-    "images",
-    None,
-    "Evaluate on these: a folder with one of images for each class, or a CSV file of path,label; "
-    "the run's own evaluation split by default.",
-)
+_IMAGES = flags.DEFINE_string("images", None, programs.IMAGES_HELP)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP)
 _RAW = flags.DEFINE_bool("raw_weights", False, "Evaluate the raw weights, not their averages.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; model_dir by default.")

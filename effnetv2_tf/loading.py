@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.files import no_file
 from effnetv2_tf.models import input_range, layers  # noqa: F401 - registers their classes
 from effnetv2_tf.training import learning_rates, optimizers  # noqa: F401 - likewise
 
@@ -37,3 +40,23 @@ def load_model(
     return keras.models.load_model(
         path, custom_objects=custom_objects, compile=compile, safe_mode=safe_mode
     )
+
+
+def open_keras_file(path: Path, flag: str, advice: str = "") -> keras.Model:
+    """The model, not compiled, in a `.keras` file that a program's user has named.
+
+    Args:
+      path: of the file.
+      flag: by which it was named, for messages.
+      advice: what to do about a file with code in it, which is refused.
+
+    Raises:
+      UsageError: if the file is missing, damaged, or has classes that are not registered.
+    """
+    if not path.is_file():
+        raise UsageError(f"{flag}: expected a .keras file, {no_file(path)}")
+    try:
+        return load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        advice = advice if "safe_mode" in str(error) else ""
+        raise UsageError(f"{flag}: {path} cannot be loaded: {error}{advice}") from error

@@ -26,6 +26,11 @@ _MOST_NAMED = 10  # names in a message
 STOPPED = 128 + signal.SIGTERM  # the exit code, as shells have it
 # Of the flag --checkpoint, wherever a run is opened; see `training.runs.find_checkpoint`.
 CHECKPOINT_HELP = "Of the run: last, best, the name of a file in its checkpoints folder, or a path."
+# Of the flag --images, wherever a run is evaluated; see `training.runs.open_run`.
+IMAGES_HELP = (
+    "Evaluate on these: a folder with one of images for each class, or a CSV file of path,label; "
+    "the run's own evaluation split by default."
+)
 
 
 def prepare_environment() -> None:

@@ -24,6 +24,7 @@ _SIZES = flags.DEFINE_list(
 _STEP = flags.DEFINE_integer(
     "step", 32, "Pixels between sizes; smaller for small networks, such as their total stride.", 1
 )
+_IMAGES = flags.DEFINE_string("images", None, programs.IMAGES_HELP)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", programs.CHECKPOINT_HELP)
 _RAW = flags.DEFINE_bool("raw_weights", False, "Evaluate the raw weights, not their averages.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1, "Images in a call, for the latency.", 1)
@@ -33,6 +34,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; a single 
 
 def main() -> None:
     programs.check_output_folder(_OUTPUT)
+    programs.check_not_empty(_IMAGES, "a folder or a CSV file")
     folders = [Path(text) for text in dict.fromkeys(_MODEL_DIR.value or ())]
     if not folders:
         raise UsageError("--model_dir: expected the folder of a training run, received none")
@@ -43,7 +45,8 @@ def main() -> None:
     from effnetv2_tf.training import resolution_sweep
     from effnetv2_tf.training.runs import open_run
 
-    opened = {folder: open_run(folder, _CHECKPOINT.value, _RAW.value) for folder in folders}
+    images = None if _IMAGES.value is None else Path(_IMAGES.value)
+    opened = {folder: open_run(folder, _CHECKPOINT.value, _RAW.value, images) for folder in folders}
     runs = _named(opened)
     sizes = {}
     for name, run in runs.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import effnetv2_tf.models.layers  # noqa: F401  registers the classes for load_model
 from effnetv2_tf import keras_compat
 from effnetv2_tf.data.sources import DataError
 from effnetv2_tf.errors import UsageError
@@ -31,6 +29,7 @@ from effnetv2_tf.export.images import (
 )
 from effnetv2_tf.export.labels import Labels, checked_labels, encodable
 from effnetv2_tf.export.requests import check_keras_file, check_run_folder
+from effnetv2_tf.loading import open_keras_file
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.training import build
@@ -157,11 +156,7 @@ def load_keras_file(
     """
     path = Path(path)
     check_keras_file(path)
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        advice = _LAMBDA_ADVICE if "safe_mode" in str(error) else ""
-        raise UsageError(f"--keras_file: {path} cannot be loaded: {error}{advice}") from error
+    model = open_keras_file(path, "--keras_file", _LAMBDA_ADVICE)
     size = image_size or input_of(model)[1][0]
     preparation = None
     if size is not None:

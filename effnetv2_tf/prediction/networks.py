@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.resources
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import keras
-
-import effnetv2_tf.loading  # noqa: F401  registers the classes for load_model
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.deploy_graph import input_of
 from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.export.loading import load_model_dir, usual_preparation
-from effnetv2_tf.files import no_file, read_lines
+from effnetv2_tf.files import read_lines
+from effnetv2_tf.loading import open_keras_file
 from effnetv2_tf.models.constructors import construct
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import InputNormalization
@@ -88,7 +85,7 @@ def open_file(
       UsageError: if the file cannot be loaded, holds no classifier of images in [0, 255], or
         no size is known.
     """
-    model = load_keras_file(path)
+    model = open_keras_file(Path(path), "--file")
     size = image_size or input_of(model)[1][0]
     if size is None:
         raise UsageError(
@@ -103,21 +100,6 @@ def open_file(
         )
     preparation = usual_preparation(model, size, crop, interpolation)
     return Predictor(model, preparation, labels, str(path))
-
-
-def load_keras_file(path: str | Path) -> keras.Model:
-    """The model in a `.keras` file.
-
-    Raises:
-      UsageError: if the file is missing, damaged, or has classes that are not registered.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"--file: expected a .keras file, {no_file(path)}")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"--file: {path} cannot be loaded: {error}") from error
 
 
 def read_labels(name: str | Path) -> tuple[str, ...]:

@@ -65,6 +65,20 @@ def test_sizes_around_the_training_size_in_the_runs_folder(tiny_run):
     assert {p["run"] for p in report["points"]} == {"tiny"}
 
 
+def test_other_images_of_the_classes(tiny_run, tmp_path):
+    for number in range(2):
+        path = tmp_path / "images" / "3" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 100 * number).save(path)
+    images, output = tmp_path / "images", tmp_path / "sweep"
+    flags = ("--sizes=16", "--rounds=1", f"--output={output}")
+    done = run(f"--model_dir={tiny_run}", f"--images={images}", *flags)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((output / "resolution_sweep.json").read_text())
+    assert report["data"] == str(images)
+    assert [point["images"] for point in report["points"]] == [2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -81,6 +95,7 @@ def test_sizes_around_the_training_size_in_the_runs_folder(tiny_run):
             "--output: expected a folder for the results, received",
         ),
         (("--model_dir=a", f"--output={__file__}"), "test_resolution_sweep_program.py is a file"),
+        (("--model_dir=a", "--images="), "--images: expected a folder or a CSV file"),
         (("--model_dir=/no/such/run",), "which has no recipe.yaml"),
     ],
 )
