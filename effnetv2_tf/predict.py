@@ -2,7 +2,8 @@
 
 Images are files, or folders with all images below them. The network is that of a training
 run (`--model_dir`), one with published ImageNet weights (`--model=lite0`), or a `.keras` file
-(`--file`). Exit code 0; 1 if a file that was named could not be read; 2 for wrong use.
+(`--file`). Exit code 0; 1 if a file that was named, or every one that was found, could not be
+read; 2 for wrong use.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def _draw_sheet(
 
 
 def _report(results: Sequence[Prediction | Unreadable], found: FoundImages) -> None:
-    """Says what was left out; fails if that was named by the user."""
+    """Says what was left out; fails if that was named by the user, or is everything."""
     from effnetv2_tf.prediction import Unreadable
 
     unreadable = [result for result in results if isinstance(result, Unreadable)]
@@ -193,6 +194,8 @@ def _report(results: Sequence[Prediction | Unreadable], found: FoundImages) -> N
             f"{len(failed)} of {len(found.named)} named files could not be read: "
             f"{programs.listed(failed)}"
         )
+    if len(unreadable) == len(results):
+        raise TrainingFailure(f"none of the {len(results)} images that were found could be read")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,14 @@ def test_a_folder(colours, pictures, tmp_path):
         assert sheet.format == "PNG"
 
 
+def test_a_folder_without_a_readable_image_fails(pictures, colours):
+    (pictures / "red.png").unlink()
+    (pictures / "sub" / "blue.jpg").write_bytes(b"")
+    done = run(pictures, *network(colours))
+    assert done.returncode == 1
+    assert last_line(done) == "error: none of the 2 images that were found could be read"
+
+
 def test_a_named_file_that_cannot_be_read_ends_with_1(colours, pictures):
     red, text, gone = (pictures / name for name in ("red.png", "notes.txt", "gone.jpg"))
     done = run(red, *network(colours), text, "--batch_size", "1", gone, red, "--top", "1")
