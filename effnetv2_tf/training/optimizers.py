@@ -130,6 +130,13 @@ def _is_decayed(variable: Any) -> bool:
     return is_kernel(variable) or name in (PROXY_GAMMA, PROXY_BETA)
 
 
+def _check_shares_kept(**shares: float) -> None:
+    """Of a running mean: with 1 nothing new would enter it, beyond that it grows without end."""
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={share}.")
+
+
 class _SharedConstants:
     """Tensors of the graph being built that the updates of all variables use."""
 
@@ -258,6 +265,7 @@ class RMSProp(_OneOpUpdate, keras.optimizers.RMSprop):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "rmsprop")
+        _check_shares_kept(rho=rho, momentum=momentum)
         super().__init__(
             learning_rate=learning_rate, rho=rho, momentum=momentum, epsilon=epsilon, **kwargs
         )
@@ -287,6 +295,7 @@ class SGD(_OneOpUpdate, keras.optimizers.SGD):  # type: ignore[misc]
 
     def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.9, **kwargs: Any) -> None:
         kwargs.setdefault("name", "sgd")
+        _check_shares_kept(momentum=momentum)
         super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
 
     def _has_one_op(self) -> bool:
@@ -311,9 +320,23 @@ class AdamW(_OneOpUpdate, keras.optimizers.AdamW):  # type: ignore[misc]
       Weight decay is not scaled by the factors.
     """
 
-    def __init__(self, learning_rate: Any = 0.001, weight_decay: float = 0.004, **kwargs: Any):
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("name", "adamw")
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
+        _check_shares_kept(beta_1=beta_1, beta_2=beta_2)
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            **kwargs,
+        )
 
     def _has_one_op(self) -> bool:
         return not self.amsgrad

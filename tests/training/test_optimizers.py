@@ -217,6 +217,16 @@ def test_negative_l2():
         RMSProp(l2=-1)
 
 
+@pytest.mark.parametrize(
+    ("optimizer_class", "name"),
+    [(RMSProp, "rho"), (RMSProp, "momentum"), (SGD, "momentum"), (AdamW, "beta_1")],
+)
+@pytest.mark.parametrize("value", [1.0, 9, -0.1, float("nan")])
+def test_means_that_would_not_move_or_grow_without_end(optimizer_class, name, value):
+    with pytest.raises(ValueError, match=rf"`{name}` must lie in \[0, 1\). Received: {name}="):
+        optimizer_class(**{name: value})
+
+
 def test_the_graph_is_small():
     """An update is one operation (and reading what it needs), not Keras's dozen."""
 
