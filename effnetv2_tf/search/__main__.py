@@ -44,12 +44,11 @@ def main(given: dict[str, Any]) -> None:
     # This process proposes and keeps the records: the trials need the memory of GPUs.
     tf.config.set_visible_devices([], "GPU")
     from effnetv2_tf.search.session import Session
-    from effnetv2_tf.search.study import retry_failed
     from effnetv2_tf.search.workers import work_in_processes
 
     session = Session(job)  # in any case: what is wrong is to be said here, once
     if given["retry_failed"]:
-        retry_failed(session.study)
+        session.retry_failed()
     print(
         f"{job.study}: {session.space.size:,} networks in the space, {job.budget} trials by "
         f"{job.config.sampler.kind}; {job.output}",

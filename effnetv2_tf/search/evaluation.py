@@ -77,18 +77,21 @@ class Evaluation:
             None if minutes is None else minutes * 60, None if gib is None else int(gib * 2**30)
         )
 
-    def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
-        """The trial's objectives.
+    def decide(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The trial's choices, which its records have from then on."""
+        return {
+            decision.name: trial.suggest_categorical(decision.name, decision.choices)
+            for decision in self._space.decisions
+        }
+
+    def __call__(self, trial: optuna.Trial, choices: Mapping[str, Any]) -> tuple[float, ...]:
+        """The objectives of a trial with these choices.
 
         Raises:
           TrainingFailure: with the reason, if the network could not be trained within limits.
           optuna.TrialPruned: if the trial is hopeless.
           RunStopped: if this process was asked to stop.
         """
-        choices: dict[str, Any] = {
-            decision.name: trial.suggest_categorical(decision.name, decision.choices)
-            for decision in self._space.decisions
-        }
         trials = trial.study.get_trials(deepcopy=False)
         known = tried_before(trials, choices, failed=RETRY_OF not in trial.user_attrs)
         if known is not None:

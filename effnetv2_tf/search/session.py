@@ -17,6 +17,7 @@ from effnetv2_tf.search.evaluation import Evaluation, Try, try_isolated
 from effnetv2_tf.search.results import write_table
 from effnetv2_tf.search.trials import (
     MEASUREMENT,
+    POSITION,
     REASON,
     REWARD,
     SAME_AS,
@@ -24,6 +25,7 @@ from effnetv2_tf.search.trials import (
     counted,
     ended,
     is_set_aside,
+    position,
 )
 from effnetv2_tf.training import build
 from effnetv2_tf.training.isolated_run import LimitExceeded
@@ -58,13 +60,16 @@ class Session:
         self._storage = studies.open_storage(job.storage)
         description = self._description()
         backbone = self.space.backbone_point() if config.trials.start_with_backbone else None
-        self.study = studies.open_study(
-            self._storage,
-            job.study,
-            description,
-            reward.directions,
-            first=None if backbone is None else self.space.encode(backbone),
-        )
+        self._turn = studies.turn_lock(job.storage, job.output)
+        job.output.mkdir(parents=True, exist_ok=True)
+        with self._turn:
+            self.study = studies.open_study(
+                self._storage,
+                job.study,
+                description,
+                reward.directions,
+                first=None if backbone is None else self.space.encode(backbone),
+            )
         studies.claim_folder(job.output, job.study, description)
         self._evaluate = Evaluation(config, self.space, reward, self.proxy, job.output, try_task)
         self._stopped: RunStopped | None = None
@@ -90,13 +95,17 @@ class Session:
         """
         self.study.sampler = build_sampler(self.job.config, self.space)
         self.study.pruner = build_pruner(self.job.config)
-        worker = studies.Worker(self.job.output / "workers")
+        worker = studies.Worker(self.job.output / "workers", self.job.storage)
         try:
-            while self._has_work(worker):
-                self._next_trial(worker)
+            while self._next_trial(worker):
                 self._check_failures()
         finally:
             worker.close()
+
+    def retry_failed(self) -> int:
+        """See `study.retry_failed`."""
+        with self._turn:
+            return studies.retry_failed(self.study)
 
     def _has_work(self, worker: studies.Worker) -> bool:
         for number in worker.set_aside_dead(self.study):
@@ -105,14 +114,24 @@ class Session:
         waiting = any(trial.state == TrialState.WAITING for trial in trials)
         return waiting or len(trials) < self.job.budget
 
-    def _next_trial(self, worker: studies.Worker) -> None:
+    def _next_trial(self, worker: studies.Worker) -> bool:
+        """Makes a trial, if there is one to be made; returns whether there was.
+
+        It is this worker's turn until all can see whose the trial is, and of which network.
+        """
+
         def objective(trial: optuna.Trial) -> tuple[float, ...]:
             trial.set_user_attr(WORKER, worker.name)
             if studies.is_surplus(self.study, trial.number, self.job.budget):
                 raise _Surplus
+            trials = self.study.get_trials(deepcopy=False)
+            trial.set_user_attr(POSITION, position(trials, trial.number))
             return self._evaluate_or_say_why(trial)
 
+        self._turn.acquire()
         try:
+            if not self._has_work(worker):
+                return False
             self.study.optimize(
                 objective, n_trials=1, catch=(Exception,), callbacks=[self._announce]
             )
@@ -125,13 +144,18 @@ class Session:
                 raise
             # It gave no sign of life for so long that others make the trial again.
             print(f"Trial {latest.number}: set aside by another worker", flush=True)
+        finally:
+            self._turn.release(force=True)
         if self._stopped is not None:
             self._queue_again(worker)
             raise self._stopped
+        return True
 
     def _evaluate_or_say_why(self, trial: optuna.Trial) -> tuple[float, ...]:
         try:
-            objectives = self._evaluate(trial)
+            choices = self._evaluate.decide(trial)
+            self._turn.release()
+            objectives = self._evaluate(trial, choices)
         except optuna.TrialPruned:
             self._failed_alike = []
             raise
@@ -158,7 +182,8 @@ class Session:
         """Queues this worker's latest trial, which was interrupted."""
         latest = self._latest_of(worker)
         if latest is not None:
-            studies.try_again(self.study, latest)
+            with self._turn:
+                studies.try_again(self.study, latest)
 
     def _latest_of(self, worker: studies.Worker) -> FrozenTrial | None:
         trials = reversed(self.study.get_trials(deepcopy=False))

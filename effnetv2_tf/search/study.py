@@ -23,7 +23,9 @@ from effnetv2_tf.search.rewards import Goal
 from effnetv2_tf.search.trials import (
     FOLDER,
     INHERITED_FROM,
+    POSITION,
     RETRY_OF,
+    SAME_AS,
     WORKER,
     counted,
     is_set_aside,
@@ -83,6 +85,23 @@ def _connect(url: str, driver: str) -> optuna.storages.RDBStorage:
         )
 
 
+def turn_lock(url: str, output: Path) -> filelock.FileLock:
+    """The lock of whoever takes or queues trials: SQLite would give one to two processes.
+
+    It lies beside the SQLite file, so that all who use the file share it. Other databases see to
+    it themselves; there it is in the folder of the search.
+    """
+    file = _sqlite_file(url)
+    return filelock.FileLock(output / ".study.lock" if file is None else f"{file}.lock")
+
+
+def _sqlite_file(url: str) -> str | None:
+    import sqlalchemy
+
+    parsed = sqlalchemy.engine.make_url(url)
+    return parsed.database if parsed.drivername.startswith("sqlite") else None
+
+
 def open_study(
     storage: optuna.storages.BaseStorage,
     name: str,
@@ -90,7 +109,7 @@ def open_study(
     directions: Sequence[Goal],
     first: dict | None = None,
 ) -> optuna.Study:
-    """Makes a study, or opens the one that is there.
+    """Makes a study, or opens the one that is there; to be called by one process at a time.
 
     Args:
       storage: of the study.
@@ -102,20 +121,21 @@ def open_study(
     Raises:
       UsageError: if there is a study of that name with another description.
     """
-    try:
-        study = optuna.create_study(study_name=name, storage=storage, directions=list(directions))
-    except optuna.exceptions.DuplicatedStudyError:
-        study = optuna.load_study(study_name=name, storage=storage)
-        known = study.user_attrs.get(SEARCH)
-        if known is not None and known != description:
-            raise UsageError(
-                f"--study: {name!r} is there and searches something else (another "
-                "configuration); choose another name, or the configuration that it began with"
-            ) from None
-    else:
-        if first is not None:
-            study.enqueue_trial(first)
-    study.set_user_attr(SEARCH, description)
+    study = optuna.create_study(
+        study_name=name, storage=storage, directions=list(directions), load_if_exists=True
+    )
+    known = study.user_attrs.get(SEARCH)
+    begun = bool(study.get_trials(deepcopy=False))
+    # One without a description was made by a process that was killed at once, or by others.
+    if known != description and (known is not None or begun):
+        raise UsageError(
+            f"--study: {name!r} is there and searches something else (another "
+            "configuration); choose another name, or the configuration that it began with"
+        )
+    if known is None:
+        study.set_user_attr(SEARCH, description)
+    if not begun and first is not None:
+        study.enqueue_trial(first)
     return study
 
 
@@ -146,8 +166,12 @@ def claim_folder(output: Path, study: str, description: str) -> None:
 
 
 def is_surplus(study: optuna.Study, number: int, budget: int) -> bool:
-    """Whether a trial that was just begun is one too many: another worker was faster."""
-    return position(study.get_trials(deepcopy=False), number) >= budget
+    """Whether a trial that was just begun is one too many: another worker was faster.
+
+    One that was asked for once more is not.
+    """
+    trials = study.get_trials(deepcopy=False)
+    return RETRY_OF not in trials[number].user_attrs and position(trials, number) >= budget
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -157,16 +181,20 @@ def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def retry_failed(study: optuna.Study) -> int:
-    """Queues every trial that failed once more, as above; returns their number."""
+    """Queues every network that failed once more, as above; returns their number."""
     trials = counted(study.get_trials(deepcopy=False))
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.params]
+    failed = [
+        trial
+        for trial in trials
+        if trial.state == TrialState.FAIL and trial.params and SAME_AS not in trial.user_attrs
+    ]
     for trial in failed:
         _queue(study, trial)
     return len(failed)
 
 
 def _queue(study: optuna.Study, trial: FrozenTrial) -> None:
-    names = (FOLDER, INHERITED_FROM)
+    names = (FOLDER, INHERITED_FROM, POSITION)
     kept = {name: trial.user_attrs[name] for name in names if name in trial.user_attrs}
     study.enqueue_trial(_choices(trial), user_attrs={**kept, RETRY_OF: trial.number})
 
@@ -181,10 +209,12 @@ class Worker:
 
     Args:
       folder: gets the file; workers of one machine share it.
+      storage: URL of the database.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, storage: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._takes_turns_with_all = _sqlite_file(storage) is not None
         self._folder = folder
         self.name = f"{this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lock = filelock.FileLock(_lock_file(folder, self.name), timeout=0)
@@ -198,7 +228,8 @@ class Worker:
     def set_aside_dead(self, study: optuna.Study) -> list[int]:
         """Sets the trials aside that workers died with; returns those of this machine.
 
-        Workers of other machines are known by their heartbeat, which the engine watches.
+        Workers of other machines are known by their heartbeat, which the engine watches. To be
+        called by one process at a time, see `turn_lock`.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -217,6 +248,8 @@ class Worker:
     def _is_dead(self, trial: FrozenTrial) -> bool:
         name = trial.user_attrs.get(WORKER)
         if name is None:  # killed before it could say who it is, or about to say it
+            if self._takes_turns_with_all:  # about to say it is nobody while this process has it
+                return True
             began = trial.datetime_start or datetime.datetime.now()
             return (datetime.datetime.now() - began).total_seconds() > GRACE_SECONDS
         path = _lock_file(self._folder, name)

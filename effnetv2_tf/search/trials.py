@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
@@ -15,6 +16,7 @@ INHERITED_FROM = "inherited_from"
 WORKER = "worker"
 REASON = "reason"  # of a failed trial
 RETRY_OF = "retry_of"
+POSITION = "position"
 
 
 def is_set_aside(trial: FrozenTrial) -> bool:
@@ -28,10 +30,29 @@ def is_set_aside(trial: FrozenTrial) -> bool:
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The trials that count: finished, failed for a reason, running and waiting ones.
 
-    Of a trial that is made again, for whatever reason, only the latest.
+    Of a trial that is made again, for whatever reason, only the latest; and none that took over
+    the failure of such a trial.
     """
-    made_again = {trial.user_attrs.get(RETRY_OF) for trial in trials}
-    return [t for t in trials if not is_set_aside(t) and t.number not in made_again]
+    made_again = _made_again(trials)
+    return [
+        trial
+        for trial in trials
+        if not is_set_aside(trial)
+        and trial.number not in made_again
+        and not (trial.state == TrialState.FAIL and trial.user_attrs.get(SAME_AS) in made_again)
+    ]
+
+
+def _made_again(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the trials in whose place later ones stand that were not themselves set aside."""
+    retry_of = {trial.number: trial.user_attrs.get(RETRY_OF) for trial in trials}
+    found: set[int] = set()
+    for trial in trials:
+        number = None if is_set_aside(trial) else retry_of[trial.number]
+        while number is not None and number not in found:
+            found.add(number)
+            number = retry_of[number]
+    return found
 
 
 def ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -40,8 +61,16 @@ def ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def position(trials: Sequence[FrozenTrial], number: int) -> int:
-    """How many trials before that number count: what it were, had no trial been made again."""
-    return sum(trial.number < number for trial in counted(trials))
+    """The place of a trial among those that count, from 0; the first free one if it has none yet.
+
+    It is what the number were, had no trial been interrupted or made again.
+    """
+    places = enumerate(counted(trials))
+    taken = {t.number: t.user_attrs.get(POSITION, index) for index, t in places}
+    if POSITION in trials[number].user_attrs:
+        return trials[number].user_attrs[POSITION]
+    others = {place for other, place in taken.items() if other != number}
+    return next(place for place in itertools.count() if place not in others)
 
 
 def reward_of(trial: FrozenTrial) -> float | None:

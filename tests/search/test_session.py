@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import csv
+import threading
 from dataclasses import replace
 
 import filelock
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -291,6 +294,111 @@ def test_failed_trials_are_made_again_on_request(make_job, pretend, tmp_path):
     assert [t.params for t in session.study.trials[2:]] == [t.params for t in failed]
     assert [row["retry_of"] for row in _rows(tmp_path)] == ["0", "1"]
     assert studies.retry_failed(session.study) == 0
+
+
+def test_a_retry_is_made_under_a_smaller_budget_too(make_job, pretend):
+    def fails_later(task, limits, listen):
+        if len(pretend.tasks) >= 3:
+            raise LimitExceeded(f"too large: {task.folder.name}")
+        return pretend(task, limits, listen)
+
+    _work(make_job("trials.number=5"), fails_later)
+    session = Session(make_job("trials.number=2"), try_task=pretend)
+    assert session.retry_failed() == 2
+    session.work()
+    ended = trials_of.ended(session.study.trials)
+    assert [t.state.name for t in ended] == ["COMPLETE"] * 5
+    assert [t.user_attrs.get("retry_of") for t in ended] == [None, None, None, 3, 4]
+
+
+def test_a_retry_that_was_given_up_does_not_hide_what_failed(make_job, pretend):
+    def fails(task, limits, listen):
+        raise TrainingFailure("out of memory")
+
+    _work(make_job("trials.number=1"), fails)
+    session = Session(make_job("trials.number=1"), try_task=pretend)
+    session.retry_failed()
+    session.study.tell(session.study.ask(), state=TrialState.FAIL)
+    assert [t.number for t in trials_of.ended(session.study.trials)] == [0]
+    session.study.enqueue_trial({}, user_attrs={"retry_of": 1})  # made again, as the first is
+    assert [t.number for t in trials_of.counted(session.study.trials)] == [2]
+
+
+def test_networks_that_failed_are_retried_once_and_those_proposed_again_take_it_over(
+    make_job, pretend
+):
+    def fails(task, limits, listen):
+        raise LimitExceeded("too large")
+
+    space = ("space.layers=[1]", "space.kernel_sizes=[3]", "space.expansions=[4]")
+    job = make_job("trials.number=9", *space, "space.blocks=[fused, mbconv]")
+    failed = _work(job, fails)
+    networks = {str(sorted(t.params.items())) for t in failed}
+    session = Session(job, try_task=pretend)
+    assert session.retry_failed() == len(networks) < 9
+    session.work()
+    ended = trials_of.ended(session.study.trials)
+    assert [t.state.name for t in ended] == ["COMPLETE"] * 9
+    assert len(pretend.tasks) == len(networks)
+    assert sorted(str(t.params) for t in ended) == sorted(str(t.params) for t in failed)
+
+
+def test_workers_that_begin_at_once_take_different_trials(make_job, pretend):
+    sessions = [Session(make_job("trials.number=8"), try_task=pretend) for _ in range(3)]
+    begin = threading.Barrier(3)
+
+    def work(session):
+        begin.wait()
+        session.work()
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, sessions))
+    trials = sessions[0].study.trials
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 8
+    assert sorted(t.user_attrs["position"] for t in trials) == list(range(8))
+    folders = [task.folder.name for task in pretend.tasks]
+    assert len(set(folders)) == len(folders)
+
+
+def test_a_study_whose_process_was_killed_at_once_begins_with_the_backbone(make_job, pretend):
+    job = make_job("trials.number=2")
+    optuna.create_study(study_name=job.study, storage=job.storage, directions=["maximize"])
+    session = Session(job, try_task=pretend)
+    session.work()
+    first = session.space.decode(session.study.trials[0].params)
+    assert first == session.space.backbone_point()
+
+
+def test_a_study_of_others_is_left_alone(make_job):
+    job = make_job("trials.number=2")
+    theirs = optuna.create_study(study_name=job.study, storage=job.storage)
+    theirs.enqueue_trial({"x": 1})
+    with pytest.raises(UsageError, match="searches something else"):
+        Session(job)
+
+
+def test_a_trial_that_was_killed_before_its_choices_leaves_its_place(make_job, pretend):
+    whole = _work(make_job("trials.number=4", study="whole"), pretend)
+    job = make_job("trials.number=4", study="killed")
+    session = Session(job, try_task=pretend)
+    session.study.sampler = build_sampler(job.config, session.space)
+    for number in range(3):
+        trial = session.study.ask()
+        trial.set_user_attr(trials_of.POSITION, number)
+        if number != 1:
+            session._evaluate.decide(trial)
+        trial.set_user_attr(trials_of.WORKER, "elsewhere")
+    session.study.tell(1, state=TrialState.FAIL)
+    session.work()
+    made = session.study.trials[3:]
+    assert [t.params for t in made] == [whole[1].params, whole[3].params]
+
+
+def test_a_process_that_was_killed_without_a_name_blocks_no_place(make_job, pretend):
+    session = Session(make_job("trials.number=1"), try_task=pretend)
+    session.study.ask()
+    session.work()
+    assert [t.state.name for t in session.study.trials] == ["FAIL", "COMPLETE"]
 
 
 def test_what_a_dead_worker_left_is_made_again_and_what_a_live_one_does_is_not(
