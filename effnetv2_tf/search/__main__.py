@@ -60,11 +60,23 @@ def main(given: dict[str, Any]) -> None:
             "the best one is; set data.eval_split to another if the data have one",
             flush=True,
         )
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if job.config.needs_step_time and given["workers"] > max(gpus, 1):
+        _note_shared_times(job.config.step_time.clock)
     if given["workers"] == 1:
         session.work()
     else:
         work_in_processes(job, given["workers"])
     _report(session)
+
+
+def _note_shared_times(clock: str) -> None:
+    advice = "" if clock == "processor" else "; step_time.clock=processor sees less of that"
+    print(
+        "Note: workers share a device: a network's step is timed beside the others' training, "
+        f"which makes it slower by as much as they compute{advice}",
+        flush=True,
+    )
 
 
 def _job(given: dict[str, Any]) -> SearchJob:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.flops import stage_table
@@ -15,6 +16,7 @@ from effnetv2_tf.search.evolution import EvolutionSampler
 from effnetv2_tf.search.rewards import FlopsAware, MultiObjective, Reward, TrainingAware
 from effnetv2_tf.search.samplers import ControllerSampler, RandomSampler, SeededByTrial
 from effnetv2_tf.search.spaces import FusingSpace, StageSpace
+from effnetv2_tf.search.trials import SAME_AS
 from effnetv2_tf.training import build
 from effnetv2_tf.training.recipe import Recipe
 
@@ -102,6 +104,22 @@ def build_pruner(config: SearchConfig) -> optuna.pruners.BasePruner:
     section = config.trials.pruning
     if section is None:
         return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(
-        n_startup_trials=section.startup_trials, n_warmup_steps=section.warmup_epochs
-    )
+    return MedianOfTrained(section.startup_trials, section.warmup_epochs)
+
+
+class MedianOfTrained(optuna.pruners.BasePruner):
+    """Optuna's median pruner; trials of a network that was known do not count as started.
+
+    Args:
+      startup_trials: see `config.PruningSection`.
+      warmup_epochs: likewise.
+    """
+
+    def __init__(self, startup_trials: int, warmup_epochs: int) -> None:
+        self._startup_trials = startup_trials
+        self._median = optuna.pruners.MedianPruner(0, warmup_epochs)
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        trained = sum(SAME_AS not in other.user_attrs for other in finished)
+        return trained >= self._startup_trials and self._median.prune(study, trial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +36,26 @@ _PROXY_MODEL_KEYS = ("model.dropout_rate", "model.drop_path_rate")
 SINGLE_OBJECTIVE_SAMPLERS = ("evolution", "controller")
 
 
+_KEYS_OF_SPACES = {
+    "stages": ("layers", "blocks", "kernel_sizes", "expansions", "se_ratio"),
+    "fusing": ("fused_stages",),
+    "cells": ("blocks_per_cell", "operations"),
+}
+_KEYS_OF_REWARDS = {
+    "training_aware": ("step_time_exponent", "parameters_exponent"),
+    "flops": ("exponent", "target_multiply_adds"),
+    "multi_objective": (),
+}
+NotPositive = Annotated[float, Field(le=0)]
+
+
+def _refuse_idle_keys(section: Section, kind: str, keys: Mapping[str, Sequence[str]]) -> None:
+    """Raises a ValueError for a key that was given and is of another kind."""
+    for key in sorted(section.model_fields_set - {"kind", *keys[kind]}):
+        owners = " or ".join(repr(name) for name, theirs in keys.items() if key in theirs)
+        raise ValueError(f"{key}: expected with kind {owners} alone, received it with {kind!r}")
+
+
 class SpaceSection(Section):
     """What can be chosen; see `spaces.StageSpace`, `spaces.FusingSpace`, `cell_space.CellSpace`.
 
@@ -53,6 +73,11 @@ class SpaceSection(Section):
     blocks_per_cell: PositiveInt = 5
     operations: tuple[Operation, ...] = OPERATIONS
 
+    @model_validator(mode="after")
+    def _no_keys_of_others(self) -> SpaceSection:
+        _refuse_idle_keys(self, self.kind, _KEYS_OF_SPACES)
+        return self
+
     @field_validator("layers", "blocks", "kernel_sizes", "expansions", "fused_stages", "operations")
     @classmethod
     def _not_empty(cls, value: tuple | None) -> tuple | None:
@@ -66,15 +91,21 @@ class SpaceSection(Section):
 class RewardSection(Section):
     """See `rewards`.
 
+    The exponents of `training_aware` and that of `flops` are at most 0: costs lower a reward.
     `target_multiply_adds` is for the size at which the proxy is evaluated, as are those of the
     trials; None stands for the backbone's.
     """
 
     kind: Literal["training_aware", "flops", "multi_objective"] = "training_aware"
-    step_time_exponent: float = rewards.STEP_TIME_EXPONENT
-    parameters_exponent: float = rewards.PARAMETERS_EXPONENT
-    exponent: float = rewards.MULTIPLY_ADDS_EXPONENT
+    step_time_exponent: NotPositive = rewards.STEP_TIME_EXPONENT
+    parameters_exponent: NotPositive = rewards.PARAMETERS_EXPONENT
+    exponent: NotPositive = rewards.MULTIPLY_ADDS_EXPONENT
     target_multiply_adds: Positive | None = None
+
+    @model_validator(mode="after")
+    def _no_keys_of_others(self) -> RewardSection:
+        _refuse_idle_keys(self, self.kind, _KEYS_OF_REWARDS)
+        return self
 
 
 class StepTimeSection(Section):
@@ -234,7 +265,8 @@ def load_recipes(config: SearchConfig) -> tuple[Recipe, Recipe]:
     """The recipe that the winner is for, and the proxy that the trials are trained by.
 
     Raises:
-      UsageError: if there is no such recipe, or one names weights, which fit one network alone.
+      UsageError: if there is no such recipe, one names weights, which fit one network alone, or
+        trials could not be ended early as they should be.
     """
     overrides, proxy_overrides = (
         [f"{key}={json.dumps(value)}" for key, value in values.items()]
@@ -246,5 +278,11 @@ def load_recipes(config: SearchConfig) -> tuple[Recipe, Recipe]:
         raise UsageError(
             f"recipe: {config.recipe}: model.weights: expected none, received "
             f"{proxy.model.weights!r}: the networks of a search differ, so no weights fit them all"
+        )
+    every, epochs = proxy.training.evaluate_every_epochs, proxy.training.epochs
+    if config.trials.pruning is not None and every >= epochs:
+        raise UsageError(
+            f"proxy: training.evaluate_every_epochs: expected less than training.epochs ({epochs}) "
+            f"with trials.pruning, received {every}: no trial would be looked at before its end"
         )
     return recipe, proxy

@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -232,15 +233,27 @@ class StepTimeCache:
                 write_text(self._path, json.dumps(entries, indent=1, sort_keys=True) + "\n")
             return StepTime(**entries[key])
 
-    def get_or_measure(self, key: str, measure: Callable[[], StepTime]) -> StepTime:
+    def get_or_measure(
+        self,
+        key: str,
+        measure: Callable[[], StepTime],
+        waiting: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> StepTime:
         """The step time from the file, or else a measured one, which is put in.
 
         Of the processes that share the file, one measures at a time.
+
+        Args:
+          key: see `cache_key`.
+          measure: measures it.
+          waiting: surrounds the time in which other processes measure.
         """
         known = self.get(key)
         if known is not None:
             return known
-        with self._measuring:
+        with waiting():
+            turn = self._measuring.acquire()
+        with turn:
             known = self.get(key)  # another process may have measured it meanwhile
             return self.put(key, measure()) if known is None else known
 

@@ -6,6 +6,8 @@ environment first.
 
 from __future__ import annotations
 
+import gc
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from effnetv2_tf.search.step_time import (
     cache_key,
     measure_step_time,
 )
+from effnetv2_tf.training.isolated_run import Messenger
 from effnetv2_tf.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class TrialTask:
     inherit_from: Path | None = None
 
 
-def try_recipe(task: TrialTask, tell: Callable[[Any], None]) -> dict[str, Any]:
+def try_recipe(task: TrialTask, tell: Messenger) -> dict[str, Any]:
     """Times and trains a recipe.
 
     Args:
@@ -64,7 +67,7 @@ def try_recipe(task: TrialTask, tell: Callable[[Any], None]) -> dict[str, Any]:
 
     strategy, choice = choose_strategy()
     print(choice)
-    times = _step_times(task)
+    times = _step_times(task, tell)
     trainer = Trainer(task.recipe, task.folder, strategy, verbose=2)
     tell(
         {
@@ -106,10 +109,11 @@ def inherit_weights(trainer: Trainer, folder: Path) -> int:
     return copied
 
 
-def _step_times(task: TrialTask) -> dict[str, Any]:
+def _step_times(task: TrialTask, tell: Messenger) -> dict[str, Any]:
     """The step times of the network and the backbone, of a `Measurement`."""
     if task.backbone is None:
         return {}
+    import keras
     import tensorflow as tf
 
     from effnetv2_tf.training import build
@@ -118,7 +122,8 @@ def _step_times(task: TrialTask) -> dict[str, Any]:
     classes, channels = source.info.num_classes, build.channels_of(task.recipe, source)
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
-    device = f"{platform.node()} {details.get('device_name', platform.machine())}"
+    kind = details.get("device_name", f"{platform.machine()}, {_usable_cores()} cores")
+    device = f"{platform.node()} {kind}, TensorFlow {tf.__version__}"
     if task.timing.clock != "wall":
         device += f", {task.timing.clock} clock"
     cache = StepTimeCache(task.step_times)
@@ -126,10 +131,15 @@ def _step_times(task: TrialTask) -> dict[str, Any]:
     def timed(recipe: Recipe) -> StepTime:
         key = cache_key(recipe, classes, channels, device)
         return cache.get_or_measure(
-            key, lambda: measure_step_time(recipe, classes, channels, task.timing)
+            key,
+            lambda: measure_step_time(recipe, classes, channels, task.timing),
+            waiting=tell.waiting,
         )
 
     backbone, own = timed(task.backbone), timed(task.recipe)
+    # What was measured is not to count against the memory that the training may use.
+    keras.backend.clear_session()
+    gc.collect()
     noisy = " (noisy)" if own.is_noisy else ""
     print(f"A step takes {own.seconds:.4g} s{noisy}, the backbone's {backbone.seconds:.4g} s")
     return {
@@ -137,6 +147,13 @@ def _step_times(task: TrialTask) -> dict[str, Any]:
         "reference_step_seconds": backbone.seconds,
         "step_is_noisy": own.is_noisy or backbone.is_noisy,
     }
+
+
+def _usable_cores() -> int | None:
+    """As many as `taskset` and the like leave to this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _teller(tell: Callable[[Any], None]) -> Any:

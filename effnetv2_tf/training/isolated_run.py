@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -28,7 +29,7 @@ class Limits:
     """What a process may use; None for as much as it likes.
 
     Attributes:
-      seconds: from its start to its end.
+      seconds: from its start to its end, without what it waits for others, see `Messenger`.
       memory_bytes: held at a time; needs Linux.
     """
 
@@ -37,6 +38,30 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+
+
+class Messenger:
+    """How a piece of work speaks to the process that waits for it.
+
+    Args:
+      send: a pair of what kind of message it is, and the message.
+    """
+
+    def __init__(self, send: Callable[[tuple[str, Any]], None]) -> None:
+        self._send = send
+
+    def __call__(self, value: Any) -> None:
+        """Tells something picklable, see `run_isolated`."""
+        self._send(("told", value))
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Surrounds time that is spent waiting for other processes: no limit counts it."""
+        self._send(("waits", None))
+        try:
+            yield
+        finally:
+            self._send(("goes on", None))
 
 
 class LimitExceeded(TrainingFailure):
@@ -77,8 +102,8 @@ def run_isolated(
     needs the usual `if __name__ == "__main__":`.
 
     Args:
-      work: a module's function, called as `work(*arguments, tell)`; `tell` sends a picklable
-        value to `listen`. Its module must not import TensorFlow at the top.
+      work: a module's function, called as `work(*arguments, tell)`; `tell`, a `Messenger`, sends a
+        picklable value to `listen`. Its module must not import TensorFlow at the top.
       arguments: picklable.
       folder: gets `train.log`.
       limits: of time and memory.
@@ -130,14 +155,20 @@ def _listen(
 ) -> tuple[str, Any]:
     """Waits for what comes of the work, and watches over the limits."""
     began = time.monotonic()
+    waits_since: float | None = None
     while True:
         if receiver.poll(_WATCH_SECONDS if limits != NO_LIMITS else None):
             outcome, what = receiver.recv()
-            if outcome != "told":
+            if outcome == "waits":
+                waits_since = time.monotonic()
+            elif outcome == "goes on" and waits_since is not None:
+                began += time.monotonic() - waits_since
+                waits_since = None
+            elif outcome != "told":
                 return outcome, what
-            if listen is not None:
+            elif listen is not None:
                 listen(what)
-        seconds = time.monotonic() - began
+        seconds = (waits_since or time.monotonic()) - began
         if limits.seconds is not None and seconds > limits.seconds:
             raise LimitExceeded(f"ended after its time limit of {limits.seconds:g} s")
         if limits.memory_bytes is not None:
@@ -167,7 +198,7 @@ def _run(work: Callable[..., Any], arguments: tuple, folder: Path, sender: Conne
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log
     try:
-        sender.send(("finished", work(*arguments, lambda value: sender.send(("told", value)))))
+        sender.send(("finished", work(*arguments, Messenger(sender.send))))
     except RunStopped as stopped:
         print(stopped)
         sender.send(("stopped", str(stopped)))

@@ -38,6 +38,15 @@ def test_a_shipped_configuration_loads_and_makes_a_space(path):
         ("trials.number=0", "trials.number: .*greater than or equal to 1, received 0"),
         ("sampler={population: 3, sample: 4}", r"sample: expected at most population \(3\)"),
         ("step_time={rounds: 6, most_rounds: 5}", r"most_rounds: expected at least rounds \(6\)"),
+        (
+            "space.operations=[identity]",
+            "operations: expected with kind 'cells' alone, received it",
+        ),
+        (
+            "reward={kind: flops, step_time_exponent: -0.1}",
+            "step_time_exponent: expected with kind 'training_aware' alone, received it with 'fl",
+        ),
+        ("reward.step_time_exponent=0.07", "less than or equal to 0, received 0.07"),
         ("proxy={model.width: 2}", "proxy: model.width: expected no key of the network"),
         (
             "reward.kind=multi_objective",
@@ -56,6 +65,13 @@ def test_wrong_values_are_named(override, message):
         return
     with pytest.raises(UsageError, match=message):
         load_search("configs/search_v2_digits.yaml", [override])
+
+
+def test_trials_that_could_never_be_ended_early():
+    path = "configs/search_v2_digits.yaml"
+    config = load_search(path, ["trials.pruning={}", "proxy.training.evaluate_every_epochs=6"])
+    with pytest.raises(UsageError, match=r"evaluate_every_epochs: expected less .* \(6\) with tri"):
+        load_recipes(config)
 
 
 def test_an_override_of_the_proxy_is_of_one_key():

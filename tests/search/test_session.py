@@ -211,8 +211,21 @@ def test_after_its_last_epoch_no_trial_is_stopped_early(make_job, pretend):
     # Worse than the others at every epoch; the pruner's warm-up ends with the last one.
     pretend.accuracy = lambda task, layers: 0.8 / len(pretend.tasks)
     pruning = "trials.pruning={startup_trials: 2, warmup_epochs: 3}"
-    trials = _work(make_job("trials.number=4", "proxy={training.epochs: 3}", pruning), pretend)
+    proxy = "proxy={training.epochs: 3, training.evaluate_every_epochs: 1}"
+    trials = _work(make_job("trials.number=4", proxy, pruning), pretend)
     assert [t.state.name for t in trials] == ["COMPLETE"] * 4
+
+
+def test_known_networks_are_no_start_for_ending_others_early(make_job, pretend):
+    pretend.accuracy = lambda task, layers: 0.8 / len(pretend.tasks)
+    space = ("space.layers=[1]", "space.kernel_sizes=[3]", "space.expansions=[4]")
+    pruning = "trials.pruning={startup_trials: 3, warmup_epochs: 1}"
+    blocks = "space.blocks=[fused, mbconv]"
+    trials = _work(make_job("trials.number=16", *space, blocks, pruning), pretend)
+    trained = [t for t in trials if "same_as" not in t.user_attrs]
+    assert trials.index(trained[2]) > 2, "no network was proposed twice among the first"
+    assert [t.state.name for t in trained[:3]] == ["COMPLETE"] * 3
+    assert all(t.state == TrialState.PRUNED for t in trained[3:])
 
 
 def test_a_hopeless_network_is_not_trained_again(make_job, pretend):

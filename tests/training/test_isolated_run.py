@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -14,6 +15,7 @@ import threading
 import pytest
 
 from effnetv2_tf.errors import RunStopped, TrainingFailure
+from effnetv2_tf.training import isolated_run
 from effnetv2_tf.training.checkpoints import CheckpointFolder
 from effnetv2_tf.training.isolated_run import Limits, run_isolated, train_isolated
 from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
@@ -152,6 +154,40 @@ def test_work_over_its_time_is_ended(work, tmp_path):
     with pytest.raises(TrainingFailure, match=r"ended after its time limit of 0\.5 s"):
         run_isolated(work.goes_on, (), tmp_path, limits=Limits(seconds=0.5))
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_over"),
+    [([1, 5, 65, 68, 69], False), ([1, 5, 65, 73], True), ([11], True)],
+)
+def test_waiting_for_others_is_no_time_of_the_work(monkeypatch, seconds, is_over):
+    """Begun at 0, limited to 10 s: it tells something, waits for a minute, tells more, and ends."""
+    messages = iter([("told", 1), ("waits", None), ("goes on", None), ("told", 2), ("finished", 3)])
+    times = iter(seconds)
+    now = [0]
+
+    class Receiver:
+        def poll(self, timeout):
+            now[0] = next(times)
+            return True
+
+        def recv(self):
+            return next(messages)
+
+    monkeypatch.setattr(isolated_run.time, "monotonic", lambda: now[0])
+    heard = []
+    with pytest.raises(isolated_run.LimitExceeded) if is_over else contextlib.nullcontext():
+        outcome = isolated_run._listen(Receiver(), None, Limits(seconds=10), heard.append)
+        assert outcome == ("finished", 3)
+        assert heard == [1, 2]
+
+
+def test_work_says_that_it_waits():
+    said = []
+    tell = isolated_run.Messenger(said.append)
+    with pytest.raises(LookupError), tell.waiting():
+        raise LookupError
+    assert said == [("waits", None), ("goes on", None)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
