@@ -65,6 +65,10 @@ def test_a_dry_run_lists_the_candidates():
             "the nearest product is 1 (alpha 1, beta 1, gamma 1); a tolerance of 1 would take it",
         ),
         ((*TINY, "--dry_run", "--set=model.widht=2"), "widht: unknown key; did you mean 'width'"),
+        (
+            ("--config=configs/reduced_resolution_fashion_mnist.yaml", "--dry_run"),
+            "reduced_resolution: expected none, received one: sizes that are scaled do not keep",
+        ),
         (("--config=/no/such.yaml", "--dry_run"), "expected a recipe file"),
         ((*TINY, "--dry_rum"), "dry_rum"),
     ],

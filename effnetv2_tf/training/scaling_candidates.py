@@ -74,8 +74,8 @@ def make_candidates(
     """The recipe scaled by each of the coefficients.
 
     Raises:
-      UsageError: if the recipe names weights, which fit one network alone, or `phi` is not
-        positive.
+      UsageError: if the recipe names weights, which fit one network alone, trains at a reduced
+        resolution, or `phi` is not positive.
     """
     if not 0 < phi <= 20:
         raise UsageError(f"--phi: expected a number over 0 and at most 20, received {phi:g}")
@@ -83,6 +83,12 @@ def make_candidates(
         raise UsageError(
             f"model.weights: expected none, received {recipe.model.weights!r}: candidates differ "
             "in width and depth, so no weights fit them all; --set model.weights=null"
+        )
+    if recipe.reduced_resolution is not None:
+        raise UsageError(
+            "reduced_resolution: expected none, received one: sizes that are scaled do not keep "
+            "the remainder that it asks for; --set reduced_resolution=null, and set "
+            "progressive.image_size"
         )
     return tuple(Candidate(c, scaled_recipe(recipe, c, phi)) for c in grid)
 
