@@ -2,7 +2,8 @@
 
     python benchmarks/g16_step.py --output=result.json
 
-The two networks differ in nothing but `GroupConv2D` and `keras.layers.Conv2D(groups=...)`.
+The two networks differ in nothing but `GroupConv2D` and `keras.layers.Conv2D(groups=...)`, and in
+the spread of these layers' random kernels, which costs no time.
 Keras's gradient on a CPU is compiled by XLA and takes seconds for each layer, so its rounds
 have one step and there are few of them; ours go on alternating with those, then alone.
 """

@@ -27,6 +27,12 @@ NORMS = {
 # The moving statistics of BN average over as many images at every batch size.
 AVERAGED_IMAGES = 640
 
+
+def momentum(batch: int) -> float:
+    """Of BN's moving statistics at a batch size."""
+    return 1 - batch / AVERAGED_IMAGES
+
+
 STUDY = Study(
     "proxy_norm",
     cases=[
@@ -35,7 +41,7 @@ STUDY = Study(
             {
                 **settings,
                 "training.batch_size": batch,
-                "model.batch_norm_momentum": 1 - batch / AVERAGED_IMAGES,
+                **({"model.batch_norm_momentum": momentum(batch)} if norm == "BN" else {}),
             },
         )
         for batch in BATCHES

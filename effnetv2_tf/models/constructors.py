@@ -23,7 +23,7 @@ All of them take:
   normalization: of the G16 networks: `"layer"` (None too), `"group"` (four groups) or
     `"batch"`.
   proxy_normalization: of the G16 networks: whether activations are proxy-normalised; None for
-    True. Batch norm goes without.
+    True, but for batch norm, which goes without.
   padding: of strided convolutions: `"same"` as TensorFlow (None too), `"symmetric"` for
     weights of PyTorch's networks.
   include_preprocessing: whether the model normalises pixels in [0, 255] itself.
@@ -83,6 +83,8 @@ def construct(
     Raises:
       ValueError: for an argument that cannot be, or weights that do not fit the network.
     """
+    if normalization == "batch" and proxy_normalization is None:
+        proxy_normalization = False
     replacements: dict[str, Any] = {
         "batch_norm_momentum": batch_norm_momentum,
         "batch_norm_epsilon": batch_norm_epsilon,

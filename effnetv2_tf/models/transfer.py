@@ -42,16 +42,29 @@ def freeze(
       The names of the frozen layers (of the model's own, not those inside them).
 
     Raises:
-      ValueError: if there is no such layer, with the nearest name.
+      ValueError: if there is no such layer, with the nearest name; for `"training"` if the model
+        has no batch norm.
     """
-    if batch_norm not in ("frozen", "training"):
-        raise ValueError(f"`batch_norm` must be 'frozen' or 'training'. Received: {batch_norm!r}.")
+    check_batch_norm(model, batch_norm)
     border = index_of(model, until)
     for layer in model.layers[border:]:
         _set_trainable(layer, True)
     for layer in model.layers[:border]:
         _set_trainable(layer, False, keep_norms=batch_norm == "training")
     return [layer.name for layer in model.layers[:border]]
+
+
+def check_batch_norm(model: keras.Model, mode: BatchNormMode) -> None:
+    """Raises a ValueError unless `freeze` can treat the model's batch norms so."""
+    if mode not in ("frozen", "training"):
+        raise ValueError(f"`batch_norm` must be 'frozen' or 'training'. Received: {mode!r}.")
+    if mode == "training" and not any(
+        isinstance(layer, _NORMS) for layer in keras_compat.flatten_layers(model)
+    ):
+        raise ValueError(
+            f"`batch_norm`: model {model.name!r} has no batch norms: expected 'frozen', received "
+            "'training'."
+        )
 
 
 def unfreeze(model: keras.Model) -> None:

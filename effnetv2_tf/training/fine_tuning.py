@@ -118,6 +118,7 @@ def build_phases(
             for name in (section.head, section.until):
                 if name is not None:
                     transfer.index_of(model, name)
+            transfer.check_batch_norm(model, section.batch_norm)
         except ValueError as error:
             raise UsageError(f"fine_tuning: {error}") from error
         phases = [

@@ -57,12 +57,27 @@ def network_spec(section: ModelSection) -> NetworkSpec:
     if section.stages is not None:
         replaced["stages"] = tuple(StageSpec(**dict(stage)) for stage in section.stages)
     spec = _replaced(row, section, replaced)
+    _refuse_keys_of_other_norms(section, spec)
+    return spec
+
+
+def _refuse_keys_of_other_norms(section: ModelSection, spec: NetworkSpec) -> None:
+    """Raises a UsageError for a key that is of another norm than the network's."""
+    given = {
+        "batch_norm_momentum": section.batch_norm_momentum is not None,
+        "synchronized_batch_norm": section.synchronized_batch_norm,
+    }
+    for name, is_given in given.items():
+        if is_given and spec.normalization != "batch":
+            raise UsageError(
+                f"model.{name}: expected none with model.normalization {spec.normalization!r}, "
+                "which keeps no statistics of batches; received one"
+            )
     if section.normalization_groups is not None and spec.normalization != "group":
         raise UsageError(
             "model.normalization_groups: expected model.normalization to be 'group' beside it, "
             f"received {spec.normalization!r}, which has no groups"
         )
-    return spec
 
 
 def _nasnet_spec(section: ModelSection) -> NASNetSpec:

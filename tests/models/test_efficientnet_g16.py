@@ -16,9 +16,10 @@ from effnetv2_tf import (
     with_group_size,
 )
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.keras_compat import tf_variable, variable_path
+from effnetv2_tf.keras_compat import flatten_layers, tf_variable, variable_path
 from effnetv2_tf.models import families
 from effnetv2_tf.models.flops import stage_table
+from effnetv2_tf.models.layers import ProxyNorm
 from effnetv2_tf.models.stage_costs import spec_stages, totals
 from effnetv2_tf.weights.variants import spec_of, variable_shapes
 
@@ -103,6 +104,15 @@ def test_constructors_build_their_rows():
         base = getattr(families, f"EFFICIENTNET_B{variant}")
         assert (row.width, row.depth, row.eval_size) == (base.width, base.depth, base.eval_size)
         assert callable(getattr(effnetv2_tf, f"EfficientNetB{variant}G16"))
+
+
+@pytest.mark.parametrize("normalization", [None, "layer", "group", "batch"])
+def test_a_constructor_with_any_norm(normalization):
+    model = effnetv2_tf.EfficientNetB0G16(
+        normalization=normalization, include_top=False, input_shape=(32, 32, 3)
+    )
+    is_proxied = any(isinstance(layer, ProxyNorm) for layer in flatten_layers(model))
+    assert is_proxied == (normalization != "batch")
 
 
 @pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnetv2-s", "efficientnet-b6"])

@@ -1,5 +1,6 @@
 """Freezing, new heads and learning rates by depth."""
 
+import dataclasses
 import warnings
 
 import keras
@@ -11,6 +12,7 @@ from effnetv2_tf.keras_compat import tf_variable, variable_path
 from effnetv2_tf.models import transfer
 from effnetv2_tf.models.nasnet import build_nasnet
 from effnetv2_tf.models.nasnet_specs import NASNetSpec
+from effnetv2_tf.models.network import build_network
 
 
 def _images(count=4, channels=3):
@@ -91,6 +93,12 @@ def test_the_border_moves_both_ways(tiny_network):
 def test_what_cannot_be_frozen(tiny_network, arguments, message):
     with pytest.raises(ValueError, match=message):
         transfer.freeze(tiny_network(), **arguments)
+
+
+def test_norms_that_are_no_batch_norms_cannot_go_on_learning(tiny_spec):
+    spec = dataclasses.replace(tiny_spec, normalization="layer")
+    with pytest.raises(ValueError, match="has no batch norms: expected 'frozen', received 'train"):
+        transfer.freeze(build_network(spec, classes=4), batch_norm="training")
 
 
 def test_a_new_head_keeps_the_body(tiny_network):

@@ -81,6 +81,15 @@ def test_wrong_keys(model, message):
         _recipe(**model)
 
 
+def test_settings_of_batch_norm_are_refused_with_other_norms():
+    recipe = _recipe(normalization="layer", batch_norm_momentum=0.9)
+    with pytest.raises(UsageError, match="model.batch_norm_momentum: expected none with .*'layer'"):
+        build.network_spec(recipe.model)
+    recipe = _recipe(normalization="group", normalization_groups=2, synchronized_batch_norm=True)
+    with pytest.raises(UsageError, match="model.synchronized_batch_norm: expected none with "):
+        build.network_spec(recipe.model)
+
+
 def test_norm_groups_that_do_not_divide_are_a_usage_error():
     recipe = _recipe(normalization="group", normalization_groups=3)
     with pytest.raises(UsageError, match=r"model: GroupNorm 'stem_norm'.*groups=3, 16 channels"):

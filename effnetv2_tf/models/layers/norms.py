@@ -23,7 +23,7 @@ class NormFactory:
       normalization: `"batch"`, `"group"` or `"layer"`.
       groups: number of groups of `"group"`.
       proxy: whether norms with an activation are proxy-normalised. The others then have no
-        beta: the proxy of the layers after them takes its place.
+        beta: that it cannot shift them keeps activations from losing their normalisation.
       momentum: of batch norms, share of the old moving statistics kept at each step.
       epsilon: added to the variance.
       synchronized: whether replicas share the statistics of batch norms.
