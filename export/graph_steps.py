@@ -150,7 +150,8 @@ class GroupNormalization:
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         centred = x - self._means(x)
-        inverse = tf.math.rsqrt(self._means(tf.square(centred)) + self.epsilon)
+        # Of tf.square LiteRT's converter makes an operation that does not run in 16 bits.
+        inverse = tf.math.rsqrt(self._means(centred * centred) + self.epsilon)
         # The factors are multiplied first: that saves a pass over the image.
         z = activate(centred * (inverse * self.gamma) + self.beta, self.activation)
         return z if self.scale is None else z * self.scale + self.offset

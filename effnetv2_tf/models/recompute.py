@@ -60,9 +60,13 @@ def set_recompute(model: Any, recompute: Recomputed = True) -> int:
 
 def _norms(model: Any) -> list[BatchNorm]:
     norms = [x for x in keras_compat.flatten_layers(model) if isinstance(x, BatchNorm)]
-    return [norm for norm in norms if norm._activate is silu and not norm.synchronized]
+    return [norm for norm in norms if norm._activate is silu and not _synchronizes(norm)]
 
 
 def _blocks(model: Any) -> list[ResidualBlock]:
     blocks = [x for x in keras_compat.flatten_layers(model) if isinstance(x, ResidualBlock)]
-    return [block for block in blocks if not block.synchronized]
+    return [b for b in blocks if not any(map(_synchronizes, keras_compat.flatten_layers(b)))]
+
+
+def _synchronizes(layer: Any) -> bool:
+    return isinstance(layer, BatchNorm) and layer.synchronized

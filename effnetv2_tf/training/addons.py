@@ -134,7 +134,10 @@ class OptimizerAverages(ExponentialMovingAverage):
             self.build(self.model)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Nothing: the optimizer has averaged already."""
+        """Nothing, where the optimizer's averages count; otherwise they follow the weights."""
+        if not self.averaging and self._has_begun():
+            for average, weight in zip(self.averages, self._weights, strict=True):
+                average.assign(weight)
 
     def on_train_end(self, logs: Any = None) -> None:
         super().on_train_end(logs)

@@ -142,7 +142,7 @@ def build_optimizer(
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer.options: {error}") from error
     if section.decays_weights:
-        others = [w for w in model.trainable_variables if not optimizers.is_kernel(w)]
+        others = [w for w in model.trainable_variables if not optimizers.is_decayed(w)]
         if callable(getattr(optimizer, "exclude_from_weight_decay", None)):
             optimizer.exclude_from_weight_decay(others)
         else:

@@ -11,6 +11,7 @@ import keras
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models import transfer
 from effnetv2_tf.training.ema import ExponentialMovingAverage
+from effnetv2_tf.training.optimizers import forget_momentum
 from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import Recipe
 
@@ -98,6 +99,7 @@ class Phases(keras.callbacks.Callback):  # type: ignore[misc]
         first_step = self.progressive.schedule.first_step_of_epoch(phase.first_epoch)
         if phase.starts_from_averages and self.progressive.next_step == first_step:
             self.ema.adopt()
+            forget_momentum(self.model.optimizer)  # it leads on from the weights given up
 
 
 def build_phases(

@@ -114,7 +114,7 @@ def _replicas() -> int:
 
 def _add_l2(gradient: Any, variable: Any, l2: float) -> Any:
     """Where the replicas' gradients are added up afterwards, `l2` is one replica's share."""
-    if gradient is None or not _is_decayed(variable):
+    if gradient is None or not is_decayed(variable):
         return gradient
     return gradient + l2 * tf.cast(tf_variable(variable), gradient.dtype)
 
@@ -125,7 +125,8 @@ def is_kernel(variable: Any) -> bool:
     return len(variable.shape) >= 2 and name not in _NO_KERNELS
 
 
-def _is_decayed(variable: Any) -> bool:
+def is_decayed(variable: Any) -> bool:
+    """Whether L2 and weight decay act on a variable: on kernels and the proxies' parameters."""
     name = keras_compat.variable_path(variable).rpartition("/")[2]
     return is_kernel(variable) or name in (PROXY_GAMMA, PROXY_BETA)
 
@@ -135,6 +136,13 @@ def _check_shares_kept(**shares: float) -> None:
     for name, share in shares.items():
         if not 0 <= share < 1:
             raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={share}.")
+
+
+def forget_momentum(optimizer: keras.optimizers.Optimizer) -> None:
+    """Sets the running means of gradients to zero; those of their squares, and the rest, stay."""
+    for name in ("momentums", "_momentums"):  # as Keras's optimizers have them
+        for slot in getattr(optimizer, name, None) or ():
+            slot.assign(tf.zeros_like(tf_variable(slot)))
 
 
 class _SharedConstants:

@@ -75,7 +75,8 @@ class OptimizerSection(Section):
     """`rmsprop`, `sgd` or `adamw` of this package, or any Keras optimizer by class name.
 
     `l2` is 1e-5 by default, or 0 if the optimizer decays the weights itself (`adamw`, or any
-    with `weight_decay`). Neither touches biases and the parameters of norms.
+    with `weight_decay`). Both act on kernels and on the parameters of proxies, neither on biases
+    and the parameters of other norms.
     """
 
     name: str = "rmsprop"

@@ -164,6 +164,16 @@ def test_tflite_of_a_fixed_size(network, exportable, tmp_path):
     _check(TFLiteRunner(path).run, network, [(1, 48, 48, 3)])
 
 
+def test_tflite_of_16_bit_activations(network, exportable, tmp_path):
+    representative = _images((32, 32, 32, 3)).astype(np.uint8)
+    path = export_tflite(
+        exportable, tmp_path / "a.tflite", "int16x8", representative=representative
+    )
+    images = _images((5, 32, 32, 3))
+    expected = network(images).numpy()
+    np.testing.assert_allclose(TFLiteRunner(path).run(images), expected, atol=0.1)
+
+
 def test_the_files_pass_the_verification(network, exportable, tmp_path):
     sets = held_out(exportable, 24)
     artefacts = (

@@ -120,6 +120,12 @@ def test_a_model_without_such_parts():
         set_recompute(model, "layers")
 
 
+def test_blocks_without_batch_norms_have_nothing_to_synchronize():
+    inputs = keras.Input((None, None, 8))
+    block = MBConv(8, 8, normalization="layer", synchronized=True)
+    assert set_recompute(keras.Model(inputs, block(inputs)), "blocks") == 1
+
+
 def test_blocks_whose_norms_synchronize_replicas_do_not():
     inputs = keras.Input((None, None, 8))
     model = keras.Model(inputs, MBConv(8, 8, synchronized=True)(inputs))

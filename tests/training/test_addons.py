@@ -165,6 +165,23 @@ def test_l2_is_added_to_the_gradients():
 
 
 @with_addons
+def test_after_a_reduced_resolution_the_averages_are_the_fine_tuned_weights(recipe_file, tmp_path):
+    overrides = [
+        *_overrides("MovingAverage"),
+        "data.eval_size=12",
+        "progressive.stages=1",
+        "progressive.image_size=null",
+        "reduced_resolution={modulo: 4, fine_tune_epochs: 1, learning_rate_per_256: 0.02}",
+    ]
+    trainer = Trainer(load_recipe(recipe_file, overrides), tmp_path / "run", verbose=0)
+    trainer.run()
+    optimizer = trainer.model.optimizer
+    for weight in trainer.model.trainable_variables:
+        average = optimizer.get_slot(weight, "average").numpy()
+        np.testing.assert_array_equal(average, weight.numpy(), err_msg=weight.name)
+
+
+@with_addons
 @pytest.mark.parametrize("name", ["LAMB", "Lookahead", "SWA"])
 def test_training_lowers_the_loss(recipe_file, tmp_path, name):
     trainer = Trainer(load_recipe(recipe_file, _overrides(name)), tmp_path / "run", verbose=0)

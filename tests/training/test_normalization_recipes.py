@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from effnetv2_tf.errors import UsageError
-from effnetv2_tf.keras_compat import flatten_layers
+from effnetv2_tf.keras_compat import flatten_layers, variable_path
 from effnetv2_tf.models.layers import BatchNorm, GroupConv2D, GroupNorm, ProxyNorm
 from effnetv2_tf.training import build
 from effnetv2_tf.training.recipe_files import dump_recipe, parse_recipe
@@ -88,6 +88,25 @@ def test_settings_of_batch_norm_are_refused_with_other_norms():
     recipe = _recipe(normalization="group", normalization_groups=2, synchronized_batch_norm=True)
     with pytest.raises(UsageError, match="model.synchronized_batch_norm: expected none with "):
         build.network_spec(recipe.model)
+
+
+@pytest.mark.parametrize("optimizer", [{"name": "adamw"}, {"name": "Lion", "weight_decay": 0.1}])
+def test_weight_decay_acts_on_what_l2_acts_on(optimizer):
+    recipe = parse_recipe(
+        {
+            **TREE,
+            "model": {**TREE["model"], "normalization": "layer", "proxy_normalization": True},
+            "optimizer": optimizer,
+        }
+    )
+    model = build.build_model(recipe, 10, 1)
+    optimizer = build.build_optimizer(recipe, build.build_schedule(recipe, 256), model)
+    decayed = {
+        variable_path(weight).rpartition("/")[2]
+        for weight in model.trainable_variables
+        if optimizer._use_weight_decay(weight)
+    }
+    assert decayed == {"kernel", "proxy_gamma", "proxy_beta"}
 
 
 def test_norm_groups_that_do_not_divide_are_a_usage_error():

@@ -12,7 +12,7 @@ from effnetv2_tf import SGD, AdamW, RMSProp
 from effnetv2_tf.keras_compat import KERAS_3, tf_variable, variable_path
 from effnetv2_tf.models.layers import ProxyNorm
 from effnetv2_tf.training.learning_rates import WarmUpDecay
-from effnetv2_tf.training.optimizers import with_coupled_l2
+from effnetv2_tf.training.optimizers import forget_momentum, with_coupled_l2
 
 Variable = getattr(keras, "Variable", tf.Variable)  # Keras 2 has TensorFlow's
 SHAPES = [(3, 3, 2, 4), (4,), (4, 5), ()]
@@ -215,6 +215,25 @@ def test_a_saved_model_with_l2_loads_in_a_fresh_process(tmp_path):
 def test_negative_l2():
     with pytest.raises(ValueError, match=r"RMSProp: `l2` must be >= 0\. Received: l2=-1"):
         RMSProp(l2=-1)
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "options"),
+    [(RMSProp, {}), (SGD, {}), (AdamW, {"weight_decay": 0.0}), (keras.optimizers.Nadam, {})],
+)
+def test_forgotten_momentum_moves_nothing_and_the_squares_stay(optimizer_class, options):
+    variable = Variable(np.array([1.0, 2.0], np.float32))
+    optimizer = optimizer_class(learning_rate=0.1, **options)
+    optimizer.build([variable])
+    optimizer.apply_gradients([(tf.constant([0.5, 1.0]), variable)])
+    before = tf_variable(variable).numpy()
+    squares = [tf_variable(slot).numpy() for slot in getattr(optimizer, "_velocities", ())]
+    forget_momentum(optimizer)
+    assert all(np.all(square > 0) for square in squares)
+    for slot, square in zip(getattr(optimizer, "_velocities", ()), squares, strict=True):
+        np.testing.assert_array_equal(tf_variable(slot).numpy(), square)
+    optimizer.apply_gradients([(tf.constant([0.0, 0.0]), variable)])
+    np.testing.assert_allclose(tf_variable(variable).numpy(), before, atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,19 @@ def test_fine_tuning_begins_with_the_averages_and_moves_the_top_alone(whole):
     assert _changed(trainer.model, watch.averages[0], watch.averages[1]) > TOP
 
 
+def test_fine_tuning_does_not_go_on_where_the_raw_weights_were_going(tmp_path):
+    """With next to no learning rate of its own; the one before, at its end, is large."""
+    _, watch = _run(
+        tmp_path / "run",
+        reduced_resolution={"learning_rate_per_256": 1e-12},
+        learning_rate={"decay": "constant"},
+    )
+    for weight, begin in zip(watch.weights, watch.begins[2], strict=True):
+        path = keras_compat.variable_path(weight)
+        if "moving_" not in path:
+            np.testing.assert_allclose(weight.numpy(), begin, atol=1e-7, err_msg=path)
+
+
 def test_the_averages_of_epochs(whole):
     """Of the first epoch its weights, then half and half."""
     _, watch = whole

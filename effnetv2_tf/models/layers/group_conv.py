@@ -104,6 +104,8 @@ class GroupConv2D(keras_compat.Layer):
     def build(self, input_shape: Any) -> None:
         channels = int(input_shape[-1])
         groups = self.group_count(channels)
+        # With more channels there would be more groups than there are filters for.
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         self.kernel = self.add_weight(
             name="kernel",
             shape=(*self.kernel_size, channels // groups, self.filters),

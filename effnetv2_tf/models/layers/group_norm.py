@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
@@ -57,6 +58,7 @@ class GroupNorm(keras_compat.Layer):
                 f"Received: groups={self.groups}, {channels} channels. "
                 f"Possible: {', '.join(map(str, divisors))}."
             )
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         self.gamma = self.add_float32_weight("gamma", shape=(channels,), initializer="ones")
         self.beta = (
             self.add_float32_weight("beta", shape=(channels,), initializer="zeros")

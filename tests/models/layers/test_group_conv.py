@@ -194,3 +194,10 @@ def test_groups_that_do_not_divide(channels, filters):
     message = f"'spatial': `groups` must divide .*groups=4, {channels} channels, filters={filters}"
     with pytest.raises(ValueError, match=message):
         layer.build((None, None, None, channels))
+
+
+def test_other_channels_than_it_was_built_for_are_refused():
+    layer = GroupConv2D(16, 3, group_size=4)
+    layer(tf.zeros((1, 8, 8, 8)))
+    with pytest.raises(ValueError, match="axis -1 .*8"):
+        layer(tf.zeros((1, 8, 8, 16)))

@@ -108,3 +108,10 @@ def test_groups_that_do_not_divide():
         GroupNorm(3).build(SHAPE)
     with pytest.raises(ValueError, match="GroupNorm: `groups` must be a positive integer"):
         GroupNorm(0)
+
+
+def test_other_channels_than_it_was_built_for_are_refused():
+    layer = GroupNorm(2)
+    layer(tf.zeros((1, 8, 8, 8)))
+    with pytest.raises(ValueError, match="axis -1 .*8"):
+        layer(tf.zeros((1, 8, 8, 16)))
