@@ -68,17 +68,29 @@ def _named(opened: dict[Path, OpenedRun]) -> dict[str, OpenedRun]:
 
 
 def _note_misaligned(name: str, run: OpenedRun, sizes: list[int]) -> None:
+    from effnetv2_tf.models import scaling
     from effnetv2_tf.training import build, resolution_sweep
 
     misaligned = resolution_sweep.misaligned_sizes(run.recipe, sizes)
     if misaligned:
-        stride = resolution_sweep.total_stride(build.network_spec(run.recipe.model))
+        stride = scaling.total_stride(build.network_spec(run.recipe.model))
         trained = resolution_sweep.training_size(run.recipe)
         print(
             f"Note: {name} was trained at {trained} px and has a total stride of {stride}; "
             f"{', '.join(map(str, misaligned))} px leave another remainder, so that padding lies "
             "differently"
         )
+
+
+def _data_name(runs: dict[str, OpenedRun]) -> str:
+    """Of the first run's data; says where others go by another name."""
+    names = list(dict.fromkeys(run.evaluation.info.name for run in runs.values()))
+    if len(names) > 1:
+        print(
+            f"Note: the runs are evaluated on {programs.listed(names)}: as many images of the same "
+            "classes, but only the same images can be compared; --images=... gives all the same"
+        )
+    return names[0]
 
 
 def _show(name: str, size: int, result: Any) -> None:
@@ -96,12 +108,16 @@ def _write(runs: dict[str, OpenedRun], rows: list[dict[str, Any]], output: Path)
     from effnetv2_tf.training.resolution_sweep import WARM_UP_CALLS
     from effnetv2_tf.training.run_summary import versions
 
-    data = next(iter(runs.values())).evaluation.info.name
+    data = _data_name(runs)
     machine = processor()
     report = {
         "data": data,
         "runs": {
-            name: {"checkpoint": str(run.checkpoint.path), "step": run.checkpoint.step}
+            name: {
+                "checkpoint": str(run.checkpoint.path),
+                "step": run.checkpoint.step,
+                "data": run.evaluation.info.name,
+            }
             for name, run in runs.items()
         },
         "latency": {

@@ -28,6 +28,11 @@ def round_repeats(repeats: int, depth: float) -> int:
     return math.ceil(repeats * depth)
 
 
+def total_stride(spec: NetworkSpec) -> int:
+    """By what the last feature map is smaller than the image."""
+    return spec.stem_stride * math.prod(stage.stride for stage in spec.stages)
+
+
 def scaled_stem_filters(spec: NetworkSpec) -> int:
     """Width of the stem."""
     if not spec.scale_stem:

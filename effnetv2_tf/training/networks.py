@@ -18,6 +18,7 @@ from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.nasnet import build_nasnet
 from effnetv2_tf.models.nasnet_specs import NASNETS, STACKS, NASNetSpec
 from effnetv2_tf.models.network import build_network
+from effnetv2_tf.models.scaling import total_stride
 from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
 from effnetv2_tf.training.auxiliary import main_network, to_be_trained_as_one
 from effnetv2_tf.training.model_section import ModelSection
@@ -120,6 +121,19 @@ def _refuse_keys_of_others(
             )
 
 
+def _check_modulo(recipe: Recipe, spec: NetworkSpec | NASNetSpec) -> None:
+    """Raises a UsageError where a reduced resolution would put padding elsewhere."""
+    section = recipe.reduced_resolution
+    if section is None or isinstance(spec, NASNetSpec):
+        return
+    stride = total_stride(spec)
+    if section.modulo % stride:
+        raise UsageError(
+            f"reduced_resolution.modulo: expected a multiple of {stride}, the total stride of "
+            f"{spec.name!r}, received {section.modulo}: with other sizes padding lies differently"
+        )
+
+
 def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
     """The recipe's network with freshly initialised (or the named file's) weights.
 
@@ -128,6 +142,7 @@ def build_model(recipe: Recipe, num_classes: int, channels: int) -> keras.Model:
     """
     section = recipe.model
     spec = model_spec(section)
+    _check_modulo(recipe, spec)
     arguments: dict[str, Any] = {
         "classes": num_classes,
         "input_shape": (None, None, channels),

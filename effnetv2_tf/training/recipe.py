@@ -201,8 +201,9 @@ class ReducedResolutionSection(Section):
     picks for `data.eval_size`; `progressive.image_size` for growing sizes), `fine_tune_epochs`
     at `data.eval_size` with the evaluation's preprocessing train `fine_tune`: `top`, that is
     the head convolution, its norm and the classifier, or also that many of the last blocks.
-    They begin with the averages of the weights, which are not averaged any further. Masters
-    et al., arXiv 2106.03640.
+    They begin with the averages of the weights, which are not averaged any further. `modulo` is
+    a multiple of the network's total stride: 32 but for small networks, which should say theirs.
+    Masters et al., arXiv 2106.03640.
     """
 
     image_size: PositiveInt | None = None

@@ -7,7 +7,6 @@ steps of 32 pixels and compare networks by the front of speed and accuracy that 
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.models import scaling
 from effnetv2_tf.models.flops import count_flops
 from effnetv2_tf.models.specs import NetworkSpec
 from effnetv2_tf.reporting.pareto import pareto_front
@@ -70,11 +70,6 @@ def sizes_around(size: int, step: int = 32) -> list[int]:
     return [candidate for candidate in candidates if candidate >= MIN_IMAGE_SIZE]
 
 
-def total_stride(spec: NetworkSpec) -> int:
-    """By what the last feature map is smaller than the image."""
-    return spec.stem_stride * math.prod(stage.stride for stage in spec.stages)
-
-
 def misaligned_sizes(recipe: Recipe, sizes: Sequence[int]) -> list[int]:
     """Sizes that differ from the training size modulo the total stride; see `reduced_sizes`.
 
@@ -83,7 +78,7 @@ def misaligned_sizes(recipe: Recipe, sizes: Sequence[int]) -> list[int]:
     spec = build.model_spec(recipe.model)
     if not isinstance(spec, NetworkSpec):
         return []
-    stride, trained = total_stride(spec), training_size(recipe)
+    stride, trained = scaling.total_stride(spec), training_size(recipe)
     return [size for size in sizes if (size - trained) % stride]
 
 

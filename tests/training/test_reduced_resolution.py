@@ -66,6 +66,12 @@ def test_a_rounded_size_that_does_not_fit_names_the_rounding():
         parse_recipe(tree)
 
 
+def test_a_modulo_that_is_no_multiple_of_the_total_stride():
+    recipe = parse_recipe(_tree(reduced_resolution={"modulo": 3}))
+    with pytest.raises(UsageError, match="modulo: expected a multiple of 2, the total stride of "):
+        build.build_model(recipe, 10, 1)
+
+
 class _Watch(keras.callbacks.Callback):
     """Weights at the epochs' beginnings and averages at their ends; stops before a step."""
 

@@ -7,6 +7,7 @@ import pytest
 from effnetv2_tf import count_flops
 from effnetv2_tf.data.sources import ArraySource
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.models import scaling
 from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.reporting.pareto import pareto_front
 from effnetv2_tf.training import build, resolution_sweep
@@ -64,7 +65,7 @@ def test_the_training_size_is_the_last_stages_without_fine_tuning():
 
 @pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnetv2-s", "efficientnet-b4"])
 def test_the_families_total_stride_is_32(name):
-    assert resolution_sweep.total_stride(SPECS[name]) == 32
+    assert scaling.total_stride(SPECS[name]) == 32
 
 
 def test_sizes_that_put_padding_elsewhere():
