@@ -21,6 +21,10 @@ _WARNING = (
     "itself. {remedy}, or build the model with include_preprocessing=False and normalise them "
     "yourself."
 )
+_NO_NUMBERS = (
+    "The first batch of images is NaN throughout. If it is of ProgressiveLearning.fit_dataset(), "
+    "which only counts steps: give `fit` the callback, too, callbacks=[progressive]."
+)
 _LARGEST_NORMALIZED = 10.0  # that images normalised by any usual statistics come to
 
 
@@ -32,19 +36,13 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
     Keras creates them in the trace, and TensorFlow then traces all of it a second time.
 
     The model warns once of images in [0, 1] or with negative values. Only values at hand are
-    looked at (arrays, eager tensors, and the first batch of a `tf.data.Dataset` given to `fit`), so
+    looked at (arrays, eager tensors, and the first batch of a `tf.data.Dataset`), so
     neither the graph nor its speed changes; a model within another one sees none.
     """
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        # A strategy's data may be read where Python's functions are not.
-        alone = self.distribute_strategy is tf.distribute.get_strategy()
-        alone = alone and not tf.distribute.has_strategy()
-        if isinstance(x, tf.data.Dataset) and alone:
-            x = self.watch_first_batch(x)
-        else:
-            self.check_input_range(x)
-        if alone:  # else the strategy places the variables
+        x = self._watched(x)
+        if self._is_alone():  # else the strategy places the variables
             with collection_paused():
                 self._build_optimizer()
         return super().fit(x, *args, **kwargs)
@@ -55,12 +53,10 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
             return super().train_step(*args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self.check_input_range(x)
-        return super().evaluate(x, *args, **kwargs)
+        return super().evaluate(self._watched(x), *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        self.check_input_range(x)
-        return super().predict(x, *args, **kwargs)
+        return super().predict(self._watched(x), *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         self.check_input_range(x)
@@ -78,6 +74,18 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         if args and tf.executing_eagerly():
             self.check_input_range(args[0])
         return super().__call__(*args, **kwargs)
+
+    def _is_alone(self) -> bool:
+        alone = self.distribute_strategy is tf.distribute.get_strategy()
+        return alone and not tf.distribute.has_strategy()
+
+    def _watched(self, x: Any) -> Any:
+        """The same data, looked at: at once, or a dataset when its first batch is drawn."""
+        # A strategy's data may be read where Python's functions are not.
+        if isinstance(x, tf.data.Dataset) and self._is_alone():
+            return self.watch_first_batch(x)
+        self.check_input_range(x)
+        return x
 
     def _build_optimizer(self) -> None:
         """Creates the optimizer's variables, if none are there."""
@@ -125,6 +133,8 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
             return dataset
 
         def check(images: Any) -> np.bool_:
+            if images.size and np.isnan(images).all():
+                raise ValueError(_NO_NUMBERS)
             self.check_input_range(images)
             return np.bool_(True)
 

@@ -74,6 +74,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         dynamic_sizes: bool | None = None,
     ) -> None:
         super().__init__()
+        progressive_checks.check_arguments(schedule, make_dataset)
         self.schedule = schedule
         self.make_dataset = make_dataset
         self.dynamic_sizes = dynamic_sizes
@@ -127,6 +128,7 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         self.stage = None
         self._logs = None
         progressive_checks.check_steps(self.schedule, self.params.get("steps"))
+        progressive_checks.warn_of_other_epochs(self.schedule, self.params.get("epochs"))
         self._step_on_begin = None
         self.next_step = -1
         self._install()
@@ -217,6 +219,8 @@ class ProgressiveLearning(keras.callbacks.Callback):  # type: ignore[misc]
         progressive_checks.check_batches(
             dataset.element_spec, stage, self.model, shared=input_context is not None
         )
+        if not self._takes_start_step:
+            progressive_checks.warn_of_repeats(dataset, stage)
         dataset = dataset.repeat()
         if not self._takes_start_step:
             dataset = dataset.skip(self.next_step - stage.first_step)
@@ -305,12 +309,16 @@ def forget_sides(images: Any, *rest: Any) -> Any:
 
 
 def _unusable_example(spec: tf.TensorSpec) -> tf.Tensor:
-    """An example that shows, where it can, that the callback was forgotten: it is none."""
+    """An example that shows that the callback was forgotten: images that are no numbers.
+
+    `EfficientNet.fit` says so; the loss of any other model is none.
+    """
     if spec.shape.rank is None:
         raise ValueError(
             "ProgressiveLearning: `make_dataset` gives tensors of unknown rank. State their shape "
             "with `tf.ensure_shape`, e.g. (None, None, None, 3) for images."
         )
-    value = math.nan if spec.dtype.is_floating else 0
     shape = [1 if side is None else side for side in spec.shape[1:]]
-    return tf.cast(tf.fill(shape, value), spec.dtype)
+    if spec.shape.rank == 4 or spec.dtype.is_floating:
+        return tf.fill(shape, tf.cast(math.nan, tf.float32))
+    return tf.zeros(shape, spec.dtype)

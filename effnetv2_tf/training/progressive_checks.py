@@ -12,6 +12,22 @@ from effnetv2_tf import keras_compat
 from effnetv2_tf.training.schedule import Stage, StageSchedule
 
 
+def check_arguments(schedule: Any, make_dataset: Any) -> None:
+    """Refuses what is no schedule, and no function."""
+    if not isinstance(schedule, StageSchedule):
+        order = ", in this order" if isinstance(make_dataset, StageSchedule) else ""
+        raise TypeError(
+            "ProgressiveLearning: expected `schedule`, a StageSchedule such as "
+            f"StageSchedule.progressive(...) gives, and `make_dataset`{order}. Received: "
+            f"schedule of type {type(schedule).__name__}."
+        )
+    if not callable(make_dataset):
+        raise TypeError(
+            "ProgressiveLearning: `make_dataset` must be a function from a stage to a "
+            f"tf.data.Dataset of batches. Received: {type(make_dataset).__name__}."
+        )
+
+
 def check_model(model: keras.Model, schedule: StageSchedule) -> None:
     """Refuses a model that cannot be trained by the stages as it is made and compiled."""
     replicas = model.distribute_strategy.num_replicas_in_sync
@@ -51,6 +67,32 @@ def check_steps(schedule: StageSchedule, received: int | None) -> None:
             f"ProgressiveLearning: expected epochs of {expected} steps, as the schedule has, "
             f"received {what} from `fit`. Give it `x=progressive.fit_dataset()`, without "
             "`steps_per_epoch`."
+        )
+
+
+def warn_of_other_epochs(schedule: StageSchedule, received: int | None) -> None:
+    """Warns if `fit` ends before the schedule does, or goes on after it."""
+    if received in (None, schedule.epochs):
+        return
+    what = "goes on in the last stage" if received > schedule.epochs else "ends before the schedule"
+    warnings.warn(
+        f"ProgressiveLearning: the schedule has {schedule.epochs} epochs, `fit` has "
+        f"epochs={received} and {what}.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def warn_of_repeats(dataset: tf.data.Dataset, stage: Stage) -> None:
+    """Warns of a dataset that is known to be shorter than an epoch of its stage."""
+    batches = int(dataset.cardinality())
+    if 0 <= batches < stage.steps_per_epoch:
+        warnings.warn(
+            f"ProgressiveLearning: an epoch of stage {stage.index} has {stage.steps_per_epoch} "
+            f"steps, but `make_dataset` gives {batches} batches, which are repeated. Is "
+            "`num_examples` of the schedule that of the images?",
+            UserWarning,
+            stacklevel=2,
         )
 
 

@@ -231,6 +231,12 @@ class StageSchedule:
         for name, value in (("epochs", epochs), ("num_examples", num_examples)):
             if not isinstance(value, numbers.Integral):
                 raise ValueError(f"`{name}` must be a whole number. Received: {value!r}.")
+        for name, given in (("start", start), ("end", end)):
+            if not isinstance(given, Regularization):
+                raise ValueError(
+                    f"`{name}` must be a Regularization, e.g. Regularization(dropout_rate=0.1). "
+                    f"Received: {given!r}."
+                )
         lengths = _epochs_per_stage(epochs, num_stages, epochs_per_stage)
         sizes = _image_sizes(image_size, num_stages, interpolation, size_multiple, image_sizes)
         batches = _batch_sizes(batch_size, num_stages, num_examples)
@@ -264,8 +270,10 @@ def stage_share(index: int, num_stages: int, interpolation: Interpolation = "pap
 
 
 def _epochs_per_stage(epochs: int, num_stages: int, given: Sequence[int] | None) -> list[int]:
-    if num_stages < 1:
-        raise ValueError(f"`num_stages` must be at least 1. Received: num_stages={num_stages}.")
+    if not isinstance(num_stages, numbers.Integral) or num_stages < 1:
+        raise ValueError(
+            f"`num_stages` must be a whole number from 1 up. Received: num_stages={num_stages!r}."
+        )
     if given is not None:
         if len(given) != num_stages or sum(given) != epochs or min(given) < 1:
             raise ValueError(
@@ -297,6 +305,7 @@ def _image_sizes(
                 f"`image_sizes` must hold {num_stages} numbers (`num_stages`). "
                 f"Received: {list(given)}."
             )
+        _check_are_sides("image_sizes", given)
         sizes = [round_size(size, size_multiple) for size in given]
     else:
         if isinstance(image_size, int) or len(image_size) != 2:
@@ -304,6 +313,7 @@ def _image_sizes(
                 "`image_size` must be the sides at the first and the last stage, e.g. (128, 300). "
                 f"Received: {image_size}."
             )
+        _check_are_sides("image_size", image_size)
         first, last = image_size
         shares = [stage_share(i, num_stages, interpolation) for i in range(num_stages)]
         exact = [first + (last - first) * share for share in shares]
@@ -315,6 +325,11 @@ def _image_sizes(
             f"{rounded if size_multiple > 1 else ''}."
         )
     return sizes
+
+
+def _check_are_sides(name: str, sizes: Sequence[int]) -> None:
+    if not all(isinstance(size, numbers.Integral) for size in sizes):
+        raise ValueError(f"`{name}` must hold whole numbers of pixels. Received: {sizes}.")
 
 
 def round_size(size: float, multiple: int) -> int:

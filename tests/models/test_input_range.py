@@ -27,7 +27,13 @@ WAYS = {
         tf.data.Dataset.from_tensor_slices((images, LABELS)).batch(4), epochs=2, verbose=0
     ),
     "evaluate": lambda model, images: model.evaluate(images, LABELS, verbose=0),
+    "evaluate on tf.data": lambda model, images: model.evaluate(
+        tf.data.Dataset.from_tensor_slices((images, LABELS)).batch(4), verbose=0
+    ),
     "predict": lambda model, images: model.predict(images, verbose=0),
+    "predict on tf.data": lambda model, images: model.predict(
+        tf.data.Dataset.from_tensor_slices(images).batch(4), verbose=0
+    ),
     "train_on_batch": lambda model, images: model.train_on_batch(images, LABELS),
     "test_on_batch": lambda model, images: model.test_on_batch(images, LABELS),
     "predict_on_batch": lambda model, images: model.predict_on_batch(images),

@@ -426,3 +426,48 @@ def test_the_logged_learning_rate_is_the_one_used(plain_model, make_schedule, ba
     history = _fit(plain, ProgressiveLearning(make_schedule(), batches))
     np.testing.assert_allclose(history.history["learning_rate"], [0.97, 0.94, 0.91, 0.88], 1e-6)
     assert float(plain.model.optimizer.learning_rate) == pytest.approx(0.88)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_forgotten_callback_is_named(tiny_network, make_schedule, dtype):
+    def make_dataset(stage):
+        images = tf.zeros((8, stage.image_size, stage.image_size, 3), dtype)
+        return tf.data.Dataset.from_tensor_slices((images, tf.zeros(8, tf.int32))).batch(4).repeat()
+
+    progressive = ProgressiveLearning(make_schedule(), make_dataset)
+    model = tiny_network()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(tf.errors.OpError, match=r"callback, too, callbacks=\[progressive\]"):
+        model.fit(progressive.fit_dataset(), epochs=4, verbose=0)
+    model.fit(progressive.fit_dataset(), epochs=4, callbacks=[progressive], verbose=0)
+    assert int(model.optimizer.iterations) >= progressive.schedule.total_steps
+
+
+@pytest.mark.parametrize(
+    ("epochs", "what"), [(2, "ends before the schedule"), (5, "goes on in the last stage")]
+)
+def test_other_epochs_than_the_schedules_are_noticed(
+    plain_model, make_schedule, batches, epochs, what
+):
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    with pytest.warns(UserWarning, match=f"4 epochs, `fit` has epochs={epochs} and {what}"):
+        _fit(plain_model(), progressive, epochs=epochs)
+
+
+def test_data_that_are_too_few_for_an_epoch_are_noticed(plain_model, make_schedule, batches):
+    progressive = ProgressiveLearning(make_schedule(), lambda stage: batches(stage).take(2))
+    with pytest.warns(UserWarning, match="stage 0 has 3 steps, but `make_dataset` gives 2 batches"):
+        _fit(plain_model(), progressive)
+
+
+@pytest.mark.parametrize(
+    ("swap", "message"),
+    [
+        (lambda schedule, make: (make, schedule), "and `make_dataset`, in this order"),
+        (lambda schedule, make: ([8, 12], make), "expected `schedule`, .*Received: .* type list"),
+        (lambda schedule, make: (schedule, None), "`make_dataset` must be a function .*NoneType"),
+    ],
+)
+def test_wrong_arguments_are_named(make_schedule, batches, swap, message):
+    with pytest.raises(TypeError, match=message):
+        ProgressiveLearning(*swap(make_schedule(), batches))

@@ -173,7 +173,15 @@ def test_stages_leave_no_gap_and_sizes_never_shrink(schedule):
     ("changes", "message"),
     [
         ({"num_stages": 9}, "`num_stages` must not exceed `epochs`.*num_stages=9, epochs=8"),
-        ({"num_stages": 0}, "`num_stages` must be at least 1.*num_stages=0"),
+        ({"num_stages": 0}, "`num_stages` must be a whole number from 1 up.*num_stages=0"),
+        ({"num_stages": "2"}, "`num_stages` must be a whole number from 1 up.*num_stages='2'"),
+        (
+            {"image_size": (24.5, 32)},
+            r"`image_size` must hold whole numbers of pixels.*\(24.5, 32\)",
+        ),
+        ({"image_sizes": ["a"] * 4}, "`image_sizes` must hold whole numbers of pixels"),
+        ({"start": 0.1}, "`start` must be a Regularization, e.g. .*Received: 0.1"),
+        ({"end": {"dropout_rate": 0.1}}, "`end` must be a Regularization"),
         ({"batch_size": 101}, r"`batch_size` must lie between 1 and.*\(100\).*101"),
         ({"batch_size": 0}, "`batch_size` must lie between 1 and"),
         ({"batch_size": [8, 8]}, r"`batch_size` must be one whole number or 4.*\[8, 8\]"),

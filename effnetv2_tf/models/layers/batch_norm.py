@@ -134,10 +134,9 @@ class BatchNorm(keras_compat.Layer):
         if not self.keeps_statistics:
             return
         for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            variable = keras_compat.tf_variable(moving)
             if _is_one_of_several_replicas():  # an epoch's last batch may leave one without images
-                new = tf.where(tf.size(inputs) > 0, new, tf.convert_to_tensor(variable))
-            variable.assign(new)
+                new = tf.where(tf.size(inputs) > 0, new, tf.convert_to_tensor(moving))
+            moving.assign(new)
 
     def _normalize_and_recompute(self, inputs: tf.Tensor) -> tf.Tensor:
         """SiLU of `_normalize_with_batch`, whose result is computed again for the gradient."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from effnetv2_tf.keras_compat import tf_variable
+from effnetv2_tf.keras_compat import KERAS_3, tf_variable
 from effnetv2_tf.models.layers import BatchNorm
 
 SHAPE = (4, 5, 6, 3)
@@ -216,3 +216,19 @@ def test_vectors_are_refused():
 def test_double_precision_is_refused():
     with pytest.raises(ValueError, match=r"expected float32.*Received: dtype float64"):
         BatchNorm(dtype="float64").build((None, 2, 2, 3))
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 has no stateless_call")
+def test_a_stateless_call_returns_the_statistics_and_changes_none():
+    for layer in _pair():
+        before = [variable.numpy() for variable in layer.variables]
+        trainable, others = (
+            [tf.constant(variable.numpy()) for variable in variables]
+            for variables in (layer.trainable_variables, layer.non_trainable_variables)
+        )
+        _, updated = layer.stateless_call(trainable, others, _images(), training=True)
+        for variable, value in zip(layer.variables, before, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), value)
+        layer(_images(), training=True)
+        for variable, value in zip(layer.non_trainable_variables, updated, strict=True):
+            np.testing.assert_allclose(variable.numpy(), value, rtol=1e-6)
