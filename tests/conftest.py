@@ -8,11 +8,16 @@ import textwrap
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # before TensorFlow is imported
 
+import hypothesis
 import keras
 import pytest
 
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.specs import NetworkSpec, StageSpec
+
+# The same examples in every run; garbage collection alone may take longer than a deadline.
+hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("fixed")
 
 TINY = NetworkSpec(
     name="tiny",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from effnetv2_tf.data import pipeline as pipeline_module
 from effnetv2_tf.data import small_images
 from effnetv2_tf.data.pipeline import Augmentation, TrainingPipeline, evaluation_dataset
 from effnetv2_tf.data.sources import ArraySource, ImageFolderSource, TFRecordSource
@@ -187,12 +188,38 @@ def test_channels_are_converted(stored, wanted):
     assert _take(evaluation, 1)[0][0].shape == (4, 8, 8, wanted)
 
 
-def test_shards_together_are_the_whole_and_augment_differently():
+def test_shards_together_are_the_whole():
     stage = _stages(11)[0]
     per_shard = [
         _numbers(_take(TrainingPipeline(_source(shard=(i, 2)), PLAIN)(stage, 0), 1)) for i in (0, 1)
     ]
     assert sorted(per_shard[0] + per_shard[1]) == list(range(COUNT))
+
+
+def test_shards_augment_differently():
+    """Of one image many times over no two crops are alike, on whatever shard."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 1), np.uint8)
+    images, labels = np.repeat(image, COUNT, axis=0), np.arange(COUNT) % CLASSES
+    stage = _stages(11)[0]
+    crops = [
+        crop
+        for index in (0, 1)
+        for batch, _ in _take(
+            TrainingPipeline(ArraySource(images, labels, shard=(index, 2)), RICH)(stage, 0), 1
+        )
+        for crop in batch
+    ]
+    assert len({crop.tobytes() for crop in crops}) == len(crops) == COUNT
+
+
+def test_the_number_of_randaugments_operations_arrives(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        pipeline_module, "RandAugment", lambda *given: asked.append(given) or (lambda x, seed: x)
+    )
+    augmentation = Augmentation(crop="none", flip=False, policy="randaugment", randaugment_layers=3)
+    TrainingPipeline(_source(), augmentation)(_stages(randaugment_magnitude=7.0)[0], 0)
+    assert set(asked) == {(3, 7.0)}
 
 
 def _folder(tmp_path, bad=()):
@@ -238,6 +265,30 @@ def test_bad_files_are_replaced_counted_and_shift_nothing(tmp_path, crop):
         "3.png",
         "8.png",
     ]
+
+
+def test_bad_files_are_replaced_before_images_are_mixed(tmp_path):
+    """Otherwise the grey in their place would lie within other images."""
+    source = _folder(tmp_path, bad=(3, 8))
+    stage = StageSchedule.progressive(
+        epochs=2,
+        num_examples=10,
+        batch_size=5,
+        image_size=(8, 8),
+        num_stages=1,
+        end=Regularization(mixup_alpha=1.0),
+    ).stages[0]
+    augmentation = Augmentation(crop="none", flip=False, policy="none")
+    for images, labels in _take(TrainingPipeline(source, augmentation, seed=1)(stage, 0), 2):
+        # Even numbers, 20 times theirs, are of the first class, odd ones of the second.
+        values = images[:, 4, 4, 0]
+        np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-5)
+        pure = labels.max(axis=1) > 1 - 1e-6
+        classes = labels.argmax(axis=1)
+        remainders = np.round(values[pure] / 20, 3)
+        is_one_image = remainders == np.round(remainders)
+        np.testing.assert_array_equal(remainders[is_one_image] % 2, classes[pure][is_one_image])
+        assert not np.isin(np.round(values), (60, 160))[pure].any()
 
 
 def test_evaluation_is_in_order_whole_and_repeatable():
@@ -317,16 +368,26 @@ def test_a_share_of_cutmix_without_both():
         Augmentation(cutmix_lambda=0.85)
 
 
-def test_a_stage_decides_how_much_of_an_image_its_crops_show():
+@pytest.mark.parametrize("kind", ["small arrays", "large arrays", "files"])
+def test_a_stage_decides_how_much_of_an_image_its_crops_show(kind, tmp_path):
     """Every pixel tells its column, so a crop's range of values is its width."""
-    columns = np.broadcast_to(np.arange(32, dtype=np.uint8) * 8, (COUNT, 32, 32))
-    source = ArraySource(columns[..., None].copy(), np.arange(COUNT) % CLASSES)
+    side = 32 if kind == "small arrays" else 128
+    columns = np.arange(side) * (256 // side)
+    images = np.broadcast_to(columns.astype(np.uint8), (COUNT, side, side))[..., None].copy()
+    if kind == "files":
+        for number, image in enumerate(images):
+            path = tmp_path / f"class{number % CLASSES}" / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(tf.io.encode_png(image).numpy())
+        source = ImageFolderSource(tmp_path)
+    else:
+        source = ArraySource(images, np.arange(COUNT) % CLASSES)
     augmentation = Augmentation(crop_aspect_ratio=(1, 1), crop_area=(0.5, 1), policy="none")
 
     def widths(**areas):
         stage = _stages(**areas)[0]
         images = [x for x, _ in _take(TrainingPipeline(source, augmentation)(stage, 0), 15)]
-        return np.concatenate([(x.max((1, 2, 3)) - x.min((1, 2, 3))) / 8 for x in images]) / 32
+        return np.concatenate([(x.max((1, 2, 3)) - x.min((1, 2, 3))) / 256 for x in images])
 
     # An 8-pixel image's outermost values lie an eighth of its width within it.
     quarter = widths(crop_area_min=0.25, crop_area_max=0.25)

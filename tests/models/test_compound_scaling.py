@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from effnetv2_tf.models import compound_scaling, families, scaling
@@ -212,7 +212,6 @@ def test_the_grid_by_hand():
     assert Coefficients().product == pytest.approx(1.920, abs=5e-4)
 
 
-@settings(deadline=None)
 @given(st.floats(0.1, 1), st.floats(1, 4), st.floats(0, 2))
 def test_every_candidate_keeps_the_constraint(step, target, tolerance):
     try:

@@ -116,6 +116,14 @@ def test_a_new_head_keeps_the_body(tiny_network):
     assert "new:  classifier/kernel (24, 7), was (24, 4)" in report
 
 
+def test_a_new_heads_own_settings(tiny_network):
+    new = transfer.replace_head(tiny_network(), 7, None, None, dropout_rate=0.5)
+    kernel = tf_variable(new.get_layer("classifier").kernel).numpy()
+    assert 0 < np.abs(kernel).max() <= 7**-0.5
+    assert new.get_layer("dropout").rate == 0.5
+    assert new(_images()).numpy().min() < 0  # logits
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{"classes": 5}, {"include_top": False}, {"include_top": False, "pooling": "avg"}],

@@ -77,8 +77,7 @@ def test_after_kill_9_no_trial_is_lost_or_counted_twice(make_job, pretend, start
     job = make_job("reward.kind=flops", budget=5)
     worker = start_worker(job, "00002")
     _go(worker)
-    while worker.stdout.readline() != "pausing\n":
-        pass
+    assert "pausing\n" in iter(worker.stdout.readline, ""), "the worker ended before it paused"
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     session = Session(job, try_task=pretend)

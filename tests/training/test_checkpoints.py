@@ -64,7 +64,7 @@ def test_no_checkpoint_at_all(tmp_path):
     assert folder.latest() is None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @example(place=0.9485586915735457, mask=64)  # a version that zipfile does not know
 @given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
 def test_an_altered_byte_is_noticed_or_harmless(tmp_path_factory, place, mask):

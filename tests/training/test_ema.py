@@ -461,3 +461,27 @@ def test_an_interrupted_evaluation_of_a_further_fit_leaves_the_raw_weights():
     model.fit(x, y, verbose=0, callbacks=[ema, again])
     for value, raw in zip(again.weights[0], history.weights[-1], strict=True):
         np.testing.assert_array_equal(value, raw)
+
+
+def test_swapped_in_averages_are_adopted_and_stay_when_evaluated():
+    model, (x, y) = _model(), _data()
+    ema, history = ExponentialMovingAverage(0.5, warmup=False, swap_on_epoch=True), _History()
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=[ema, history])
+    averages = _by_hand(history.weights, lambda step: 0.5)
+    model.evaluate(x, y, verbose=0, callbacks=[ema])
+    for adopted in (False, True):
+        for value, average in zip(model.get_weights(), averages, strict=True):
+            np.testing.assert_allclose(value, average, atol=1e-6, err_msg=f"adopted: {adopted}")
+        ema.adopt()
+
+
+def test_after_other_weights_were_loaded_the_averages_begin_with_them():
+    model, (x, y) = _model(), _data()
+    ema = ExponentialMovingAverage(0.5, warmup=False, swap_on_epoch=True)
+    model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[ema])
+    model.set_weights([weight + 0.5 for weight in model.get_weights()])
+    history = _History()
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=[ema, history])
+    expected = _by_hand(history.weights, lambda step: 0.5)
+    for value, hand in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(value, hand, rtol=1e-5, atol=1e-6)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -44,11 +45,12 @@ def _send_to_the_run(number):
     """Sends a signal to the first process that is started from now on."""
 
     def send():
+        deadline = time.monotonic() + 120
         while not (children := multiprocessing.active_children()):
-            pass
+            assert time.monotonic() < deadline, "no process was started"
         os.kill(children[0].pid, number)
 
-    sender = threading.Thread(target=send)
+    sender = threading.Thread(target=send, daemon=True)
     sender.start()
     return sender
 

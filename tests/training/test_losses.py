@@ -32,6 +32,15 @@ def test_one_label_each_is_keras_own(multi_label):
     assert _accuracy("softmax", multi_label, labels[:2], PROBABILITIES[:2]) == 1
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_every_class_by_itself(multi_label):
+    labels = np.array([[0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], "f")
+    loss, _ = loss_and_metrics("sigmoid", 0.1, 4, multi_label)
+    smooth = 0.9 * labels + 0.05
+    each = smooth * np.log(PROBABILITIES) + (1 - smooth) * np.log(1 - PROBABILITIES)
+    np.testing.assert_allclose(loss(labels, PROBABILITIES), -each.mean(), rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
 def test_the_likeliest_class_of_several_labels_counts(name):
     labels = [[0, 1, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0]]

@@ -238,7 +238,13 @@ def test_forgotten_momentum_moves_nothing_and_the_squares_stay(optimizer_class, 
 
 @pytest.mark.parametrize(
     ("optimizer_class", "name"),
-    [(RMSProp, "rho"), (RMSProp, "momentum"), (SGD, "momentum"), (AdamW, "beta_1")],
+    [
+        (RMSProp, "rho"),
+        (RMSProp, "momentum"),
+        (SGD, "momentum"),
+        (AdamW, "beta_1"),
+        (AdamW, "beta_2"),
+    ],
 )
 @pytest.mark.parametrize("value", [1.0, 9, -0.1, float("nan")])
 def test_means_that_would_not_move_or_grow_without_end(optimizer_class, name, value):

@@ -234,7 +234,7 @@ KEYS = [
 ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(key=st.sampled_from(KEYS), value=PLAIN)
 @example(key="model.new_classifier", value=True)
 def test_any_value_anywhere_loads_or_is_a_usage_error(key, value):

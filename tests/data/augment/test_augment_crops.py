@@ -38,7 +38,7 @@ def mean_difference(first, second) -> float:
     return float(np.abs(np.asarray(first, float) - np.asarray(second, float)).mean())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 600),
     width=st.integers(1, 600),

@@ -206,7 +206,7 @@ def test_graphcores_boxes_lie_wholly_inside() -> None:
     np.testing.assert_allclose(own, 1 - side**2 / 40**2, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15)
 @given(
     batch=st.integers(1, 5),
     height=st.integers(1, 9),

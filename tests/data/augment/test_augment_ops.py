@@ -241,7 +241,7 @@ def test_eager_and_dataset_agree(name: str, channels: int) -> None:
         np.testing.assert_array_equal(result, CALLS[name](image))
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15)
 @given(
     height=st.integers(1, 9),
     width=st.integers(1, 9),

@@ -180,7 +180,7 @@ def test_no_layers_is_the_identity() -> None:
     np.testing.assert_array_equal(result, PHOTO)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

@@ -123,7 +123,7 @@ def test_bad_multi_label_records_have_no_labels(tmp_path):
     assert [e["image"] for e in _examples(source)] == [PNG, b"", b""]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.integers(0, 40_000), cut=st.integers(1, 3))
 def test_frame_of_an_example_of_any_size(size, cut):
     record = _example(image=b"x" * size)
@@ -132,7 +132,7 @@ def test_frame_of_an_example_of_any_size(size, cut):
     assert not bool(is_framed_example(record + b"\0" * cut))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(record=st.binary(max_size=30))
 def test_frame_check_never_raises(record):
     if bool(is_framed_example(record)):
