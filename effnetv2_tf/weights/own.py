@@ -48,7 +48,20 @@ def read(path: Path, arrays: dict[str, Any], spec: NetworkSpec) -> WeightFile:
         left_out=dict.fromkeys(others, _NO_WEIGHT),
     )
     configs = hdf5.layer_configurations(path)
-    return file if configs is None else _with_configuration(file, spec, path, configs)
+    if configs is not None:
+        return _with_configuration(file, spec, path, configs)
+    return replace(file, notes=_note_on_norms(spec, path))
+
+
+def _note_on_norms(spec: NetworkSpec, path: Path) -> tuple[str, ...]:
+    """Of a file without configurations: what it cannot tell."""
+    if spec.normalization == "batch":
+        return ()
+    groups = f" of {spec.normalization_groups} groups" if spec.normalization == "group" else ""
+    return (
+        f"{path} does not say whether it is of a network with group or layer norms, whose tensors "
+        f"look the same; it is taken for {spec.normalization!r}{groups}. A .keras file says it.",
+    )
 
 
 def _with_configuration(
