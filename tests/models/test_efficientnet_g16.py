@@ -211,6 +211,18 @@ def test_weights_of_a_network_with_other_norms_are_refused(tmp_path):
         load_weights(_network("layer"), tmp_path / "a.weights.h5")
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_file_that_does_not_name_the_norms_is_noted(norm, tmp_path):
+    """Group and layer norms have the same tensors."""
+    model = _network(norm)
+    for name in ("a.keras", "a.weights.h5"):
+        (model.save if name == "a.keras" else model.save_weights)(tmp_path / name)
+        report = load_weights(_network(norm), tmp_path / name)
+        told = [note for note in report.notes if "does not say" in note]
+        assert len(told) == (name == "a.weights.h5" and norm != "batch")
+        assert all(repr(norm.removesuffix("-pn")) in note for note in told)
+
+
 def test_symmetric_padding():
     spec = replace(GROUPED, padding="symmetric")
     ours, same = build_network(spec, classes=4), build_network(GROUPED, classes=4)
