@@ -277,6 +277,45 @@ def _are_slots(value: Any, weights: list) -> bool:
     )
 
 
+# What optimizers of all kinds call their running means of gradients.
+_MOMENTA = ("m", "momentum", "momentums")
+
+
+def restart_momentum(optimizer: Any, weights: list) -> None:
+    """Has an optimizer go on from the weights as they are, which others than it have set.
+
+    Running means of gradients become zero; those of squared gradients stay. Copies that it keeps
+    of the weights, as Lookahead of tensorflow-addons, become the weights.
+
+    Args:
+      optimizer: built.
+      weights: all that it trains, others may be among them.
+    """
+    inner = getattr(optimizer, "_optimizer", None)  # of one of tensorflow-addons that wraps another
+    if inner is not None:
+        restart_momentum(inner, weights)
+    schedule_free: Any = getattr(keras.optimizers, "ScheduleFreeAdamW", ())
+    if isinstance(optimizer, schedule_free):
+        # Its "momentums" are weights, of which those of the model are a mean.
+        for z, weight in zip(optimizer._momentums, optimizer._trainable_variables, strict=True):
+            tf_variable(z).assign(tf_variable(weight))
+        return
+    for attribute, value in vars(optimizer).items():
+        if attribute.strip("_") in _MOMENTA and isinstance(value, (list, tuple)):
+            _set_to_zero(tf_variable(slot) for slot in value if slot is not None)
+    for slots in getattr(optimizer, "_slots", {}).values():  # of Keras's older optimizers
+        _set_to_zero(slot for name, slot in slots.items() if name in _MOMENTA)
+    if "slow" in getattr(optimizer, "_slot_names", ()):
+        for weight in weights:
+            with contextlib.suppress(KeyError):  # of a weight that it does not train
+                optimizer.get_slot(weight, "slow").assign(tf.identity(weight))
+
+
+def _set_to_zero(variables: Iterable[Any]) -> None:
+    for variable in variables:
+        variable.assign(tf.zeros(variable.shape, variable.dtype))
+
+
 def step_counter(optimizer: Any) -> Any:
     """The variable that counts an optimizer's steps, those that only add to gradients included.
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
+from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models import transfer
 from effnetv2_tf.training.ema import ExponentialMovingAverage
-from effnetv2_tf.training.optimizers import forget_momentum
 from effnetv2_tf.training.progressive import ProgressiveLearning
 from effnetv2_tf.training.recipe import Recipe
 
@@ -24,8 +24,9 @@ class Phase:
       first_epoch: number of the phase's first epoch, from 0.
       border: the first layer that is trained, see `transfer.freeze`; None for all.
       batch_norm: of frozen layers: `"frozen"` or `"training"`, see `transfer.freeze`.
-      starts_from_averages: whether the phase begins with the averaged weights and does not
-        average its own: a few epochs would hardly move a long average.
+      starts_from_averages: whether the phase begins with the averaged weights, without the
+        momentum of the raw ones, and does not average its own: a few epochs would hardly move a
+        long average.
     """
 
     first_epoch: int
@@ -99,7 +100,8 @@ class Phases(keras.callbacks.Callback):  # type: ignore[misc]
         first_step = self.progressive.schedule.first_step_of_epoch(phase.first_epoch)
         if phase.starts_from_averages and self.progressive.next_step == first_step:
             self.ema.adopt()
-            forget_momentum(self.model.optimizer)  # it leads on from the weights given up
+            # The momentum leads on from the weights given up, at another learning rate.
+            keras_compat.restart_momentum(self.model.optimizer, self.model.weights)
 
 
 def build_phases(

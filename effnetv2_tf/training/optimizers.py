@@ -138,13 +138,6 @@ def _check_shares_kept(**shares: float) -> None:
             raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={share}.")
 
 
-def forget_momentum(optimizer: keras.optimizers.Optimizer) -> None:
-    """Sets the running means of gradients to zero; those of their squares, and the rest, stay."""
-    for name in ("momentums", "_momentums"):  # as Keras's optimizers have them
-        for slot in getattr(optimizer, name, None) or ():
-            slot.assign(tf.zeros_like(tf_variable(slot)))
-
-
 class _SharedConstants:
     """Tensors of the graph being built that the updates of all variables use."""
 

@@ -101,6 +101,25 @@ def test_every_one_minimises(name):
 
 
 @with_addons
+@pytest.mark.parametrize("name", [name for name in REPLACEMENTS if name != "ConditionalGradient"])
+def test_without_momentum_only_gradients_move_weights(name):
+    """Nor do Lookahead's slow weights."""
+    options = {"learning_rate": 0.05, "l2": 0.0, **OPTIONS.get(name, {})}
+    optimizer = addons_optimizer(
+        name, {**options, "weight_decay": 0.0} if name == "SGDW" else options
+    )
+    variable = tf.Variable(tf.ones([2, 3]))
+    keras_compat.build_optimizer(optimizer, [variable])
+    for _ in range(4):
+        optimizer.apply_gradients([(tf.ones([2, 3]), variable)])
+    variable.assign(tf.fill([2, 3], 3.0))
+    keras_compat.restart_momentum(optimizer, [variable])
+    for _ in range(3):
+        optimizer.apply_gradients([(tf.zeros([2, 3]), variable)])
+    np.testing.assert_allclose(variable.numpy(), 3.0, rtol=1e-6)
+
+
+@with_addons
 @pytest.mark.parametrize(
     ("name", "options"),
     [

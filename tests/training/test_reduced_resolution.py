@@ -166,7 +166,13 @@ def test_the_averages_of_epochs(whole):
 
 
 @pytest.mark.parametrize(
-    "stop_at", [STEPS + 3, pytest.param(2 * STEPS, marks=pytest.mark.slow), 2 * STEPS + 3]
+    "stop_at",
+    [
+        STEPS + 3,
+        pytest.param(2 * STEPS, marks=pytest.mark.slow),
+        2 * STEPS + 1,  # goes on from the checkpoint at the switch
+        2 * STEPS + 3,
+    ],
 )
 def test_a_run_that_was_stopped_within_an_epoch(whole, tmp_path, stop_at):
     """Weights and averages are those of the run that was not stopped."""
