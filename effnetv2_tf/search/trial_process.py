@@ -117,13 +117,14 @@ def _step_times(task: TrialTask, tell: Messenger) -> dict[str, Any]:
     import tensorflow as tf
 
     from effnetv2_tf.training import build
+    from effnetv2_tf.training.run_summary import versions
 
     source = build.open_sources(task.recipe).train
     classes, channels = source.info.num_classes, build.channels_of(task.recipe, source)
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     kind = details.get("device_name", f"{platform.machine()}, {_usable_cores()} cores")
-    device = f"{platform.node()} {kind}, TensorFlow {tf.__version__}"
+    device = f"{platform.node()} {kind}, TensorFlow {versions()['tensorflow']}"
     if task.timing.clock != "wall":
         device += f", {task.timing.clock} clock"
     cache = StepTimeCache(task.step_times)
