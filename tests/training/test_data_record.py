@@ -31,7 +31,10 @@ def _record_data(folder, bad_labels=(), multi_label=False):
                 feature = example.features.feature
                 feature["image/encoded"].bytes_list.value.append(picture)
                 label = 9 if number in bad_labels else 1 + number % 2
-                feature["image/class/label"].int64_list.value.append(label)
+                labels = feature["image/class/label"].int64_list.value
+                labels.append(label)
+                if multi_label and number % 3 == 0:
+                    labels.append(3 - label)
                 writer.write(example.SerializeToString())
     options = {"files": str(folder), "num_classes": 2, "multi_label": multi_label}
     return {
