@@ -61,7 +61,6 @@ class Session:
         description = self._description()
         backbone = self.space.backbone_point() if config.trials.start_with_backbone else None
         self._turn = studies.turn_lock(job.storage, job.output)
-        job.output.mkdir(parents=True, exist_ok=True)
         with self._turn:
             self.study = studies.open_study(
                 self._storage,

@@ -90,9 +90,15 @@ def turn_lock(url: str, output: Path) -> filelock.FileLock:
 
     It lies beside the SQLite file, so that all who use the file share it. Other databases see to
     it themselves; there it is in the folder of the search.
+
+    Raises:
+      UsageError: if that folder cannot be made.
     """
     file = _sqlite_file(url)
-    return filelock.FileLock(output / ".study.lock" if file is None else f"{file}.lock")
+    if file is not None:
+        return filelock.FileLock(f"{file}.lock")
+    _make_folder(output)
+    return filelock.FileLock(output / ".study.lock")
 
 
 def _sqlite_file(url: str) -> str | None:
@@ -147,8 +153,8 @@ def claim_folder(output: Path, study: str, description: str) -> None:
     """
     path = output / FOLDER_CLAIM
     claim = {"study": study, "search": description}
+    _make_folder(output)
     try:
-        output.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             write_text(path, json.dumps(claim, indent=1) + "\n")
         text = path.read_text(encoding="utf-8")
@@ -163,6 +169,13 @@ def claim_folder(output: Path, study: str, description: str) -> None:
             f"--output: {output} holds the trials of another search (study "
             f"{known.get('study')!r}); expected a folder of its own for every search"
         )
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output: cannot write to {output}: {error}") from error
 
 
 def is_surplus(study: optuna.Study, number: int, budget: int) -> bool:

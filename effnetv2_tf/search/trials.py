@@ -65,12 +65,14 @@ def position(trials: Sequence[FrozenTrial], number: int) -> int:
 
     It is what the number were, had no trial been interrupted or made again.
     """
-    places = enumerate(counted(trials))
-    taken = {t.number: t.user_attrs.get(POSITION, index) for index, t in places}
     if POSITION in trials[number].user_attrs:
         return trials[number].user_attrs[POSITION]
-    others = {place for other, place in taken.items() if other != number}
-    return next(place for place in itertools.count() if place not in others)
+    taken = {
+        trial.user_attrs.get(POSITION, index)
+        for index, trial in enumerate(counted(trials))
+        if trial.number != number
+    }
+    return next(place for place in itertools.count() if place not in taken)
 
 
 def reward_of(trial: FrozenTrial) -> float | None:

@@ -168,7 +168,7 @@ def _listen(
                 return outcome, what
             elif listen is not None:
                 listen(what)
-        seconds = (waits_since or time.monotonic()) - began
+        seconds = (time.monotonic() if waits_since is None else waits_since) - began
         if limits.seconds is not None and seconds > limits.seconds:
             raise LimitExceeded(f"ended after its time limit of {limits.seconds:g} s")
         if limits.memory_bytes is not None:

@@ -514,6 +514,12 @@ def test_a_folder_is_of_one_study(make_job, pretend):
         Session(job)
 
 
+def test_a_folder_that_cannot_be_made_is_named(make_job, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--output: cannot write to .*file/below"):
+        Session(replace(make_job("trials.number=1"), output=tmp_path / "file" / "below"))
+
+
 def test_a_queued_trial_that_was_killed_at_once_keeps_its_choices(make_job, pretend):
     session = Session(make_job("trials.number=2"), try_task=pretend)
     trial = session.study.ask()  # the backbone, killed before it took over a choice
