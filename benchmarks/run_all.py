@@ -119,8 +119,9 @@ ROWS = {
     "g16": Row(
         "g16_step.py",
         "Group convolutions",
-        "Two networks that differ in nothing but the group convolution. The peer's steps take so "
-        "long that it has fewer rounds than ours, and the ratio is that of the medians.",
+        "Two networks that differ in nothing but the group convolution, and the spread of its "
+        "random kernels. The peer's steps take so long that it has fewer rounds than ours, and the "
+        "ratio is that of the medians.",
     ),
     "startup": Row(
         "startup.py",
