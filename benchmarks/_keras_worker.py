@@ -121,7 +121,6 @@ def peak_megabytes() -> float:
 
 
 if __name__ == "__main__":
-    programs.prepare_environment()
     serve(
         {
             "first_step": first_step,

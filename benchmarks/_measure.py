@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from _worker import NotInstalled, Worker, WorkerFailed
+from _worker import Environment, NotInstalled, Worker, WorkerFailed
 from absl import flags
 
 from effnetv2_tf import programs
@@ -25,6 +25,9 @@ from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.files import write_text
 from effnetv2_tf.git import ask_git
 
+# For workers of a peer as its users have it: TensorFlow decides by the processor whether oneDNN is
+# on (without AVX512-VNNI and the like it is off), where this package's programs switch it on.
+TENSORFLOWS_OWN_SETTINGS: Environment = {"TF_ENABLE_ONEDNN_OPTS": None}
 PAUSE_SECONDS = 0.2  # after a turn: threads of some libraries go on spinning for a while
 _PACKAGES = ("effnetv2_tf", "tensorflow", "keras", "onnxruntime", "ai-edge-litert", "numpy")
 
@@ -185,9 +188,14 @@ class Rounds:
 class Workers(ExitStack):
     """Workers that all end with this context."""
 
-    def start(self, script: str, python: str | None = None) -> Worker:
-        """A new one."""
-        return self.enter_context(Worker(script, python))
+    def start(
+        self,
+        script: str,
+        python: str | None = None,
+        environment: Environment = None,
+    ) -> Worker:
+        """A new one; arguments as `Worker`'s."""
+        return self.enter_context(Worker(script, python, environment))
 
     def start_torch(self) -> Worker:
         """One in the Python of `--torch_python`.

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+# Variables that differ from this process's; None is for one that is not set.
+Environment = Mapping[str, "str | None"] | None
 _HERE = Path(__file__).resolve().parent
 
 
@@ -32,9 +34,16 @@ class Worker:
     Args:
       script: file in this folder that ends in `serve(...)`.
       python: interpreter; None for this one.
+      environment: variables that differ from this process's.
     """
 
-    def __init__(self, script: str, python: str | None = None) -> None:
+    def __init__(
+        self,
+        script: str,
+        python: str | None = None,
+        environment: Environment = None,
+    ) -> None:
+        variables = {**os.environ, **(environment or {})}
         self._notes = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115
         self._script = script
         try:
@@ -44,6 +53,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self._notes,
                 text=True,
+                env={name: value for name, value in variables.items() if value is not None},
             )
         except OSError as error:
             raise NotInstalled(f"the other Python does not start: {error.strerror}") from error

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from _measure import (
+    TENSORFLOWS_OWN_SETTINGS,
     Comparison,
     Rounds,
     Target,
@@ -27,18 +28,20 @@ from _measure import (
     run,
     torch_versions,
 )
-from _worker import Worker
+from _worker import Environment, Worker
 from absl import flags
 
 from effnetv2_tf import programs
 
 _OURS = "effnetv2_tf"
 _KERAS = "keras.applications"
+_KERAS_ONEDNN = "keras.applications, oneDNN on"
 _EAGER = "timm, eager"
 _COMPILED = "timm, torch.compile"
 _MACHINE = "the machine's matrix products"
 _PEERS = {
     "keras": (_KERAS, Target("at least", 2.0)),
+    "keras_onednn": (_KERAS_ONEDNN, Target("at least", 2.0)),
     "timm": (_EAGER, Target("at least", 1.4)),
     "timm_compile": (_COMPILED, Target("at least", 1.2)),
     "machine": (_MACHINE, Target("at least", 0.45)),
@@ -79,8 +82,8 @@ def contestants(workers: Workers, model: str) -> dict[str, Callable[[], Callable
     """How each contestant is made ready, ours first."""
     shape = {"image_size": _IMAGE_SIZE.value, "batch_size": _BATCH_SIZE.value}
 
-    def keras(library: str) -> Callable[[], float]:
-        worker = workers.start("_keras_worker.py")
+    def keras(library: str, environment: Environment = None) -> Callable[[], float]:
+        worker = workers.start("_keras_worker.py", environment=environment)
         worker.ask("first_step", library=library, model=model, **shape)
         return images_per_second(worker)
 
@@ -95,7 +98,8 @@ def contestants(workers: Workers, model: str) -> dict[str, Callable[[], Callable
         return lambda: worker.ask("gemm", sides=_GEMM_SIDES) / 1e9
 
     peers = {
-        "keras": lambda: keras(_KERAS),
+        "keras": lambda: keras(_KERAS, TENSORFLOWS_OWN_SETTINGS),
+        "keras_onednn": lambda: keras(_KERAS),
         "timm": lambda: timm(compiled=False),
         "timm_compile": lambda: timm(compiled=True),
         "machine": gemm,
