@@ -25,10 +25,12 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: setup.py $(CONSTRAINTS) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[export]'
+	$(RUN) -m effnetv2_tf.kernels --if_possible
 	touch $@
 
 $(VENV)/installed-test: setup.py $(CONSTRAINTS) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test]'
+	$(RUN) -m effnetv2_tf.kernels --if_possible
 	touch $@ $(VENV)/installed
 
 $(ADDONS_VENV)/installed: setup.py $(ADDONS_CONSTRAINTS)

@@ -45,6 +45,14 @@ def has_accelerator() -> bool:
     return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
 
 
+def is_traced_for_xla() -> bool:
+    """Whether what is being traced is for XLA, as in `tf.function(..., jit_compile=True)`."""
+    from tensorflow.python.ops import control_flow_util  # has no public name
+
+    graph = tf.compat.v1.get_default_graph()
+    return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
 def xla_is_worthwhile() -> bool:
     """Whether this process has a device on which XLA pays off.
 

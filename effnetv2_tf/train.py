@@ -38,6 +38,7 @@ def main() -> None:
 
     recipe = load_recipe(_CONFIG.value, _SET.value)
     programs.import_tensorflow()
+    from effnetv2_tf.kernels import operations
     from effnetv2_tf.training.distribution import choose_strategy
     from effnetv2_tf.training.trainer import train
 
@@ -45,6 +46,8 @@ def main() -> None:
         print(note)
     strategy, reason = choose_strategy(_STRATEGY.value, _TPU.value, _DEVICES.value)
     print(reason)
+    if advice := operations.advice():
+        print(advice)
     verbose = {"bar": 1, "lines": 2, "none": 0}[_PROGRESS.value]
     summary = train(recipe, Path(_MODEL_DIR.value), strategy, verbose)
     report(summary, Path(_MODEL_DIR.value))

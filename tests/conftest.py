@@ -12,6 +12,7 @@ import hypothesis
 import keras
 import pytest
 
+from effnetv2_tf.kernels import operations
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.specs import NetworkSpec, StageSpec
 
@@ -54,6 +55,12 @@ def tiny_network():
         return build_network(TINY, **{"classes": 4, **arguments})
 
     return build
+
+
+@pytest.fixture
+def without_kernels(monkeypatch):
+    """TensorFlow's operations, whatever is compiled."""
+    monkeypatch.setattr(operations, "in_use", lambda: False)
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def _step_times(task: TrialTask, tell: Messenger) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
+    from effnetv2_tf.kernels import operations
     from effnetv2_tf.training import build
     from effnetv2_tf.training.run_summary import versions
 
@@ -125,6 +126,8 @@ def _step_times(task: TrialTask, tell: Messenger) -> dict[str, Any]:
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     kind = details.get("device_name", f"{platform.machine()}, {_usable_cores()} cores")
     device = f"{platform.node()} {kind}, TensorFlow {versions()['tensorflow']}"
+    if operations.in_use():
+        device += ", compiled kernels"
     if task.timing.clock != "wall":
         device += f", {task.timing.clock} clock"
     cache = StepTimeCache(task.step_times)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from effnetv2_tf import __version__
 from effnetv2_tf.data.sources import Source
 from effnetv2_tf.git import ask_git
+from effnetv2_tf.kernels import operations
 from effnetv2_tf.training import build
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.schedule import StageSchedule
@@ -63,6 +64,7 @@ def summarize(
         "seed": recipe.seed,
         "precision": recipe.training.precision,
         "versions": versions(),
+        "compiled_kernels": operations.in_use(),
         "git_revision": git_revision(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

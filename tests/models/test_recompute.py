@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from effnetv2_tf import set_recompute
 from effnetv2_tf.keras_compat import flatten_layers, tf_variable
+from effnetv2_tf.kernels import operations
 from effnetv2_tf.models.layers import BatchNorm, FusedMBConv, MBConv
 
 IMAGES = np.random.default_rng(5).normal(size=(4, 6, 6, 8)).astype("float32")
@@ -53,31 +54,40 @@ def test_recomputing_changes_nothing_but_memory(parts, count):
             np.testing.assert_allclose(plain, recomputed, rtol=1e-5, atol=1e-4)
 
 
-def test_blocks_keep_their_inputs_alone():
-    """What lies in memory between the passes: what the way back takes of the way there."""
+def kept(parts):
+    """Number of images between the passes: what the way back takes of the way there."""
+    model = _two_blocks()
+    set_recompute(model, parts)
 
-    def kept(parts):
-        model = _two_blocks()
-        set_recompute(model, parts)
+    @tf.function
+    def step(images, gradient):
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=True)
+        return outputs, tape.gradient(outputs, model.trainable_variables, gradient)
 
-        @tf.function
-        def step(images, gradient):
-            with tf.GradientTape() as tape:
-                outputs = model(images, training=True)
-            return outputs, tape.gradient(outputs, model.trainable_variables, gradient)
+    spec = tf.TensorSpec(IMAGES.shape)
+    graph = step.get_concrete_function(spec, spec).graph
+    late, kept = set(), set()
+    for operation in graph.get_operations():  # in the order of their creation
+        before = [*operation.control_inputs, *(tensor.op for tensor in operation.inputs)]
+        if operation is graph.inputs[1].op or any(op.name in late for op in before):
+            late.add(operation.name)
+            images = (x for x in operation.inputs if x.shape.rank == 4 and x.shape[1] == 6)
+            kept.update(x.name for x in images if x.op.name not in late)
+    return len(kept)
 
-        spec = tf.TensorSpec(IMAGES.shape)
-        graph = step.get_concrete_function(spec, spec).graph
-        late, kept = set(), set()
-        for operation in graph.get_operations():  # in the order of their creation
-            before = [*operation.control_inputs, *(tensor.op for tensor in operation.inputs)]
-            if operation is graph.inputs[1].op or any(op.name in late for op in before):
-                late.add(operation.name)
-                images = (x for x in operation.inputs if x.shape.rank == 4 and x.shape[1] == 6)
-                kept.update(x.name for x in images if x.op.name not in late)
-        return len(kept)
 
+def test_blocks_keep_their_inputs_alone(without_kernels):
     assert kept("blocks") < kept("norms") < kept(False)
+
+
+def test_compiled_norms_keep_less_than_recomputed_ones(monkeypatch):
+    if not operations.in_use():
+        pytest.skip("nothing is compiled")
+    compiled = kept(False)
+    assert kept("norms") == compiled  # there is nothing to compute again
+    monkeypatch.setattr(operations, "in_use", lambda: False)
+    assert compiled < kept("norms")
     assert kept("blocks") <= 4  # the two inputs, and the masks' factors
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.kernels import operations
 from effnetv2_tf.models.layers.activations import get_activation, silu, silu_gradient
 
 # TensorFlow makes one operation of a convolution, its norm at inference and these, for which it
@@ -20,9 +21,10 @@ class BatchNorm(keras_compat.Layer):
 
     The outputs and gradients are those of `keras.layers.BatchNormalization`, computed by
     TensorFlow's fused operation (float32 statistics under any precision) where Keras 3 spells
-    out a dozen. As in Keras, a layer with `trainable=False` normalises with its moving
-    statistics. The moving variance averages the unbiased batch variance, as the EfficientNet
-    reference and Keras 2; Keras 3 averages the biased one.
+    out a dozen, or in training by the compiled one of `kernels`, activation included. As in
+    Keras, a layer with `trainable=False` normalises with its moving statistics. The moving
+    variance averages the unbiased batch variance, as the EfficientNet reference and Keras 2;
+    Keras 3 averages the biased one.
 
     Args:
       momentum: share of the old moving statistics kept at each step.
@@ -86,6 +88,8 @@ class BatchNorm(keras_compat.Layer):
             outputs = self._normalize_with_moving_statistics(inputs)
         elif self.synchronized and _is_one_of_several_replicas():
             outputs = self._normalize_with_global_batch(inputs)
+        elif compiled := operations.batch_norm_for(self.activation, inputs.dtype):
+            return self._normalize_and_activate(inputs, compiled)
         elif self.recompute and self._activate is silu:
             return self._normalize_and_recompute(inputs)
         else:
@@ -127,6 +131,22 @@ class BatchNorm(keras_compat.Layer):
             inputs, exponential_avg_factor=1.0 - self.momentum, **self._tensors()
         )
         self._keep_statistics(inputs, result.batch_mean, result.batch_variance)
+        return result.y
+
+    def _normalize_and_activate(self, inputs: tf.Tensor, compiled: Any) -> tf.Tensor:
+        """`_normalize_with_batch` and the activation; the result between is never kept."""
+        tensors = self._tensors()
+        result = compiled(
+            x=inputs,
+            gamma=tensors["scale"],
+            beta=tensors["offset"],
+            moving_mean=tensors["mean"],
+            moving_variance=tensors["variance"],
+            epsilon=self.epsilon,
+            share=1.0 - self.momentum,
+        )
+        mean, variance, *_ = tf.unstack(result.statistics, 4)
+        self._keep_statistics(inputs, mean, variance)
         return result.y
 
     def _keep_statistics(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> None:

@@ -130,7 +130,7 @@ def test_momentum_1_keeps_the_statistics():
     np.testing.assert_array_equal(layer.moving_variance.numpy(), 1)
 
 
-def test_the_gradient_is_handed_no_zeros():
+def test_the_gradient_is_handed_no_zeros(without_kernels):
     """For the outputs that have no gradient: they were a twelfth of a step's operations."""
     norm = BatchNorm()
     norm.build((None, None, None, 3))
@@ -144,7 +144,7 @@ def test_the_gradient_is_handed_no_zeros():
     assert [op.name for op in graph.get_operations() if op.name.startswith("zeros")] == []
 
 
-def test_recomputing_waits_for_the_gradient():
+def test_recomputing_waits_for_the_gradient(without_kernels):
     """Else TensorFlow computes it at once and keeps it as long as what it stands in for."""
     norm = BatchNorm(activation="silu")
     norm.build((None, None, None, 3))
