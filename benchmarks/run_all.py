@@ -57,6 +57,8 @@ class Row:
 
 _TRAINING = (
     "Forward, backward and RMSProp with momentum on one synthetic batch, float32, without XLA. "
+    "Ours: with the compiled operations. keras.applications: under TensorFlow's own settings, "
+    "which leave oneDNN off on processors without AVX512-VNNI and the like, and with it on. "
     "timm: PyTorch, channels last, symmetric padding and the optimizer's foreach form, which "
     "measured faster than TensorFlow's padding and the default. The machine: the best rate of "
     "square matrix products of 2048, 3072 and 4096 rows; a step counts as six operations for "

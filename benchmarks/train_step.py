@@ -2,10 +2,12 @@
 
     python benchmarks/train_step.py --models=B0,S --torch_python=PATH --output=result.json
 
-Each contestant runs in a process of its own and all take turns: this package; Keras's own
-networks; timm (PyTorch on the CPU, channels last, training mode, RMSprop with momentum), eager
-and with torch.compile; and matrix products of 2048 to 4096 rows in TensorFlow, which say what
-the machine can do. The same synthetic batch is used again and again, without XLA.
+Each contestant runs in a process of its own and all take turns: this package, with its compiled
+operations (`python -m effnetv2_tf.kernels`) and without; Keras's own networks, with oneDNN where
+TensorFlow's own settings have it, and with it on, as in this package's programs; timm (PyTorch on
+the CPU, channels last, training mode, RMSprop with momentum), eager and with torch.compile; and
+matrix products of 2048 to 4096 rows in TensorFlow, which say what the machine can do. The same
+synthetic batch is used again and again, without XLA.
 
 A step is counted as three forward passes of two operations for each multiply-add
 (`effnetv2_tf.count_flops`): forward, gradients of activations, gradients of weights.
@@ -32,19 +34,22 @@ from _worker import Environment, Worker
 from absl import flags
 
 from effnetv2_tf import programs
+from effnetv2_tf.kernels.compiler import SWITCH
 
 _OURS = "effnetv2_tf"
+_NOT_COMPILED = "effnetv2_tf, not compiled"
 _KERAS = "keras.applications"
 _KERAS_ONEDNN = "keras.applications, oneDNN on"
 _EAGER = "timm, eager"
 _COMPILED = "timm, torch.compile"
 _MACHINE = "the machine's matrix products"
-_PEERS = {
+_PEERS: dict[str, tuple[str, Target | None]] = {
     "keras": (_KERAS, Target("at least", 2.0)),
     "keras_onednn": (_KERAS_ONEDNN, Target("at least", 2.0)),
     "timm": (_EAGER, Target("at least", 1.4)),
     "timm_compile": (_COMPILED, Target("at least", 1.2)),
     "machine": (_MACHINE, Target("at least", 0.45)),
+    "not_compiled": (_NOT_COMPILED, None),
 }
 _GEMM_SIDES = [2048, 3072, 4096]
 _OPERATIONS = 3 * 2  # of a training step, for each multiply-add of the forward pass
@@ -68,7 +73,7 @@ def measure(model: str) -> list[Comparison]:
     return [compare(rounds, what, model, *_PEERS[name]) for name in _CHOSEN.value]
 
 
-def compare(rounds: Rounds, what: str, model: str, peer: str, target: Target) -> Comparison:
+def compare(rounds: Rounds, what: str, model: str, peer: str, target: Target | None) -> Comparison:
     """One line; the machine's counts operations in place of images."""
     if peer != _MACHINE:
         return rounds.compare(_OURS, peer, what=what, unit="images/s", target=target)
@@ -103,6 +108,7 @@ def contestants(workers: Workers, model: str) -> dict[str, Callable[[], Callable
         "timm": lambda: timm(compiled=False),
         "timm_compile": lambda: timm(compiled=True),
         "machine": gemm,
+        "not_compiled": lambda: keras(_OURS, {SWITCH: "0"}),
     }
     chosen = {_PEERS[name][0]: peers[name] for name in _CHOSEN.value}
     return {_OURS: lambda: keras(_OURS), **chosen}

@@ -13,7 +13,9 @@ from pathlib import Path
 from effnetv2_tf.errors import TrainingFailure, UsageError
 
 SOURCE = Path(__file__).with_name("batch_norm.cc")
-CACHE_VARIABLE = "EFFNETV2_TF_CACHE"
+# Variables of the environment.
+CACHE_VARIABLE = "EFFNETV2_TF_CACHE"  # folder of the library
+SWITCH = "EFFNETV2_TF_KERNELS"  # 0 leaves a library alone
 _FLAGS = (
     "-shared",
     "-fPIC",

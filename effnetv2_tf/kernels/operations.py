@@ -14,9 +14,8 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.kernels.compiler import library_path
+from effnetv2_tf.kernels.compiler import SWITCH, library_path
 
-SWITCH = "EFFNETV2_TF_KERNELS"  # 0 in the environment leaves a library alone
 _ACTIVATIONS = {None: "", "silu": "_silu", "swish": "_silu"}
 
 

@@ -16,7 +16,8 @@ def set_recompute(model: Any, recompute: Recomputed = True) -> int:
     """Lets a model keep less for the gradient and compute it again on the way back.
 
     - `"norms"`, or True: batch norms with SiLU keep their input and the activation's output, not
-      what lies between. Outputs and gradients stay the same, bit for bit.
+      what lies between. Outputs and gradients stay the same, bit for bit. With the compiled
+      operations of `kernels` they never keep it.
     - `"blocks"`: MBConv and Fused-MBConv blocks keep their input alone (gradient checkpointing,
       Chen et al., arXiv 1604.06174). Much less memory, about a forward pass more of time; the same
       numbers, but for the rounding of a convolution that TensorFlow may compute in another way.

@@ -235,9 +235,9 @@ def test_whoever_trains_without_them_is_told(monkeypatch):
     assert operations.advice() is None
     monkeypatch.setattr(operations, "_library", lambda: None)
     assert "`python -m effnetv2_tf.kernels`" in operations.advice()
-    monkeypatch.setenv(operations.SWITCH, "0")
+    monkeypatch.setenv(compiler.SWITCH, "0")
     assert operations.advice() is None
-    monkeypatch.delenv(operations.SWITCH)
+    monkeypatch.delenv(compiler.SWITCH)
     monkeypatch.setattr(keras_compat, "has_accelerator", lambda: True)
     assert operations.advice() is None
 
@@ -301,6 +301,6 @@ def test_the_switch():
         assert not operations.in_use()
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    environment = {**os.environ, operations.SWITCH: "0"}
+    environment = {**os.environ, compiler.SWITCH: "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
