@@ -23,6 +23,9 @@ KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
 # given the learning rate.
 OPTIMIZERS_APPLY = OPTIMIZERS_CLIP_FIRST = UPDATE_STEP_TAKES_RATE = KERAS_3
 
+# Whether a saved model's SavedModel has what its layers compute in training, too.
+SAVES_TRAINING_STEPS = not KERAS_3
+
 
 def register_serializable(package: str) -> Callable[[type], type]:
     """`keras.saving.register_keras_serializable`, as a decorator of classes.

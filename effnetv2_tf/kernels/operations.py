@@ -23,10 +23,9 @@ _ACTIVATIONS = {None: "", "silu": "_silu", "swish": "_silu"}
 def _library() -> Any:
     """The operations, with their gradients; None without a library that can be used.
 
-    With Keras 2 there is none: it writes training steps to SavedModels, which must load without
-    this package.
+    SavedModels must load without this package, hence none may hold a training step.
     """
-    if os.environ.get(SWITCH) == "0" or not keras_compat.KERAS_3:
+    if os.environ.get(SWITCH) == "0" or keras_compat.SAVES_TRAINING_STEPS:
         return None
     path = library_path()
     if not path.is_file():
@@ -56,8 +55,8 @@ def in_use() -> bool:
 
 def advice() -> str | None:
     """What to tell whoever trains here without them and could have them."""
-    switched_off = os.environ.get(SWITCH) == "0"
-    if in_use() or switched_off or keras_compat.has_accelerator() or not keras_compat.KERAS_3:
+    useless = keras_compat.has_accelerator() or keras_compat.SAVES_TRAINING_STEPS
+    if in_use() or useless or os.environ.get(SWITCH) == "0":
         return None
     return (
         "Note: training on CPUs is faster with operations of this package's own; "
