@@ -79,6 +79,7 @@ def kept(parts):
 
 def test_blocks_keep_their_inputs_alone(without_kernels):
     assert kept("blocks") < kept("norms") < kept(False)
+    assert kept("blocks") <= 4  # the two inputs, and the masks' factors
 
 
 def test_compiled_norms_keep_less_than_recomputed_ones(monkeypatch):
@@ -88,7 +89,6 @@ def test_compiled_norms_keep_less_than_recomputed_ones(monkeypatch):
     assert kept("norms") == compiled  # there is nothing to compute again
     monkeypatch.setattr(operations, "in_use", lambda: False)
     assert compiled < kept("norms")
-    assert kept("blocks") <= 4  # the two inputs, and the masks' factors
 
 
 def test_recomputing_outside_of_graphs():
