@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 CONSTRAINTS := constraints.txt
+KERNELS := effnetv2_tf/kernels/batch_norm.cc
 # TensorFlow 2.15 needs Python 3.11 at most, the other pinned packages 3.11 at least.
 ADDONS_PYTHON ?= $(PYTHON)
 ADDONS_VENV := .venv-addons
@@ -23,12 +24,12 @@ install-addons: $(ADDONS_VENV)/installed
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: setup.py $(CONSTRAINTS) | $(VENV)/bin/python
+$(VENV)/installed: setup.py $(CONSTRAINTS) $(KERNELS) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[export]'
 	$(RUN) -m effnetv2_tf.kernels --if_possible
 	touch $@
 
-$(VENV)/installed-test: setup.py $(CONSTRAINTS) | $(VENV)/bin/python
+$(VENV)/installed-test: setup.py $(CONSTRAINTS) $(KERNELS) | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test]'
 	$(RUN) -m effnetv2_tf.kernels --if_possible
 	touch $@ $(VENV)/installed

@@ -189,10 +189,7 @@ class Workers(ExitStack):
     """Workers that all end with this context."""
 
     def start(
-        self,
-        script: str,
-        python: str | None = None,
-        environment: Environment = None,
+        self, script: str, python: str | None = None, environment: Environment = None
     ) -> Worker:
         """A new one; arguments as `Worker`'s."""
         return self.enter_context(Worker(script, python, environment))

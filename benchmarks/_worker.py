@@ -38,10 +38,7 @@ class Worker:
     """
 
     def __init__(
-        self,
-        script: str,
-        python: str | None = None,
-        environment: Environment = None,
+        self, script: str, python: str | None = None, environment: Environment = None
     ) -> None:
         variables = {**os.environ, **(environment or {})}
         self._notes = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115

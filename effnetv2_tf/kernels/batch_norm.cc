@@ -95,12 +95,14 @@ class ByColumn {
 // blocks that stay in a cache, and each block in strips, rows enough for long loops. The
 // runs depend on the number of threads alone, hence so do the sums' roundings.
 class Rows {
+  const tensorflow::DeviceBase::CpuWorkerThreads* const pool_;
+
  public:
   Rows(OpKernelContext* context, const Tensor& image, int64_t channels)
-      : channels(channels),
+      : pool_(context->device()->tensorflow_cpu_worker_threads()),
+        channels(channels),
         count(channels ? image.NumElements() / channels : 0),
         width(channels ? channels * std::max<int64_t>(1, kStripElements / channels) : 0),
-        pool_(context->device()->tensorflow_cpu_worker_threads()),
         runs(std::clamp<int64_t>(image.NumElements() / kElementsPerThread, 1, pool_->num_threads)) {
   }
 
@@ -134,13 +136,7 @@ class Rows {
     }
   }
 
-  const int64_t channels, count, width;
-
- private:
-  const tensorflow::DeviceBase::CpuWorkerThreads* pool_;
-
- public:
-  const int64_t runs;
+  const int64_t channels, count, width, runs;
 };
 
 // Means and sums of squared deviations by channel, built up block by block (Chan, Golub and
@@ -291,7 +287,7 @@ class Backward : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(1, gamma.shape(), &dgamma));
     OP_REQUIRES_OK(context, context->allocate_output(2, gamma.shape(), &dbeta));
     const Rows rows(context, x, gamma.NumElements());
-    Tensor saved = context->input(4);
+    Tensor saved = context->input(4);  // the same memory, which is only read
     const Statistics statistics(Values(&saved), rows.channels);
     const Affine norm(rows, gamma, context->input(3), statistics);
     ByColumn means = rows.MakeColumns();

@@ -86,7 +86,12 @@ def find_compiler() -> str:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, errors="replace"
+        )
+    except OSError as error:  # no fault of the cache
+        raise TrainingFailure(f"{command[0]}: {error.strerror}") from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
         raise TrainingFailure(f"{command[0]}: {lines[0].strip()[:300]}")

@@ -21,12 +21,7 @@ _ACTIVATIONS = {None: "", "silu": "_silu", "swish": "_silu"}
 
 @functools.cache
 def _library() -> Any:
-    """The operations, with their gradients; None without a library that can be used.
-
-    SavedModels must load without this package, hence none may hold a training step.
-    """
-    if os.environ.get(SWITCH) == "0" or keras_compat.SAVES_TRAINING_STEPS:
-        return None
+    """The operations, with their gradients; None without a library that loads."""
     path = library_path()
     if not path.is_file():
         return None
@@ -45,18 +40,23 @@ def _library() -> Any:
     return library
 
 
-def in_use() -> bool:
-    """Whether this process computes with the compiled operations where it can.
+def _are_wanted() -> bool:
+    """Whether they are of use to this process, which has no accelerator, and not switched off.
 
-    With an accelerator it does not: they are for CPUs.
+    SavedModels must load without this package, hence none may hold a training step with them.
     """
-    return not keras_compat.has_accelerator() and _library() is not None
+    of_use = not (keras_compat.has_accelerator() or keras_compat.SAVES_TRAINING_STEPS)
+    return of_use and os.environ.get(SWITCH) != "0"
+
+
+def in_use() -> bool:
+    """Whether this process computes with the compiled operations where it can."""
+    return _are_wanted() and _library() is not None
 
 
 def advice() -> str | None:
     """What to tell whoever trains here without them and could have them."""
-    useless = keras_compat.has_accelerator() or keras_compat.SAVES_TRAINING_STEPS
-    if in_use() or useless or os.environ.get(SWITCH) == "0":
+    if in_use() or not _are_wanted():
         return None
     return (
         "Note: training on CPUs is faster with operations of this package's own; "

@@ -100,6 +100,13 @@ def test_a_compiler_that_fails_leaves_nothing(fake_compiler, cache):
     assert list(cache.iterdir()) == []
 
 
+def test_a_compiler_that_is_none(fake_compiler, tmp_path):
+    fake_compiler("")
+    (tmp_path / "compile").write_bytes(b"\x7fELF, but no program")
+    with pytest.raises(TrainingFailure, match="compile: Exec format error"):
+        compiler.compile_library()
+
+
 def test_a_cache_that_cannot_be_written_to(monkeypatch, tmp_path, fake_compiler):
     fake_compiler(WRITES)
     (tmp_path / "file").write_text("")
