@@ -57,6 +57,7 @@ def broken_images(source: Source, cause: tf.errors.OpError) -> Iterator[str]:
     if info.num_examples > _MANY:
         print(f"Looking for broken images among the {info.num_examples:,} of {info.name}.")
 
+    @tf.autograph.experimental.do_not_convert
     def bytes_and_name(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
         image, name = example["image"], example["name"]
         return tf.where(is_decodable(image, name, source.bad_records), image, ""), name

@@ -69,6 +69,8 @@ class TrainingPipeline:
     evaluation: Augmentation = EVALUATION
     share_labels: bool = False
 
+    # None of these functions branches on a tensor in Python, and converting them takes seconds.
+    @tf.autograph.experimental.do_not_convert
     def __call__(
         self,
         stage: Any,
@@ -272,6 +274,7 @@ def share_of(source: Source, input_context: tf.distribute.InputContext) -> Sourc
     return share
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_dataset(
     source: Source,
     image_size: int,

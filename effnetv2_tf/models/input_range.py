@@ -138,6 +138,7 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
             self.check_input_range(images)
             return np.bool_(True)
 
+        @tf.autograph.experimental.do_not_convert
         def watch(index: tf.Tensor, element: Any) -> Any:
             images = tf.nest.flatten(element)[0]
             done = tf.cond(

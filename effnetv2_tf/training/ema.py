@@ -116,7 +116,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         with model.distribute_strategy.scope():
             self.averages = [tf.Variable(w, name="ema", **own_copy) for w in self._weights]
             self._last_step = tf.Variable(self._step(), **own_copy)
-        self._update = tf.function(self._update_replicas)
+        self._update = tf.function(self._update_replicas, autograph=False)
 
     def _check_same(self, model: keras.Model) -> None:
         if {id(tf_variable(w)) for w in model.weights} != {id(w) for w in self._weights}:
@@ -159,7 +159,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = None
         self._shown = self._fingerprint() if self._applied else None
 
-    @tf.function
+    @tf.function(autograph=False)
     def _sums(self) -> tf.Tensor:
         return tf.stack([tf.reduce_sum(tf.cast(weight, tf.float64)) for weight in self._weights])
 
@@ -229,7 +229,8 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         if optimizer is not self._optimizer:
             self._optimizer = optimizer
             self._last_step.assign(self._step())
-            self._update = tf.function(self._update_replicas)  # a trace keeps the old counter
+            # A trace keeps the old counter.
+            self._update = tf.function(self._update_replicas, autograph=False)
 
     def _begin(self) -> None:
         """Begins with the weights as they are."""
@@ -274,12 +275,12 @@ class ExponentialMovingAverage(keras.callbacks.Callback):  # type: ignore[misc]
         self._exchange()
         self._applied = not self._applied
 
-    @tf.function
+    @tf.function(autograph=False)
     def _adopt(self) -> None:
         for weight, average in zip(self._weights, self.averages, strict=True):
             weight.assign(tf.cast(average, weight.dtype))
 
-    @tf.function
+    @tf.function(autograph=False)
     def _exchange(self) -> None:
         pairs = list(zip(self._weights, self.averages, strict=True))
         values = [(tf.identity(weight), tf.identity(average)) for weight, average in pairs]

@@ -473,3 +473,19 @@ def test_labels_are_shared_before_images_are_mixed(tmp_path):
 def test_evaluation_shares_labels_too(tmp_path):
     dataset = evaluation_dataset(_several_labels(tmp_path), 8, 4, share_labels=True)
     np.testing.assert_allclose(_take(dataset, 1)[0][1][1], [0, 1 / 3, 1 / 3, 1 / 3], rtol=1e-6)
+
+
+def test_nothing_is_converted_by_autograph():
+    """Which takes longer than all else before a small run's first step."""
+    seen = []
+
+    class Watching(ArraySource):
+        def fetch(self, entry):
+            seen.append(tf.__internal__.autograph.control_status_ctx().status.name)
+            return super().fetch(entry)
+
+    source = Watching(np.zeros((8, 8, 8, 1), np.uint8), np.arange(8), list("abcdefgh"))
+    _take(TrainingPipeline(source)(_stages()[0]), 1)
+    _take(evaluation_dataset(source, image_size=8, batch_size=4), 1)
+    assert source.labels().tolist() == list(range(8))
+    assert len(seen) >= 3 and set(seen) == {"DISABLED"}

@@ -216,7 +216,10 @@ class Source(abc.ABC):
         return self.epoch(epoch, seed=seed, start=start, shuffle=shuffle)
 
     def fetch(self, entry: Any) -> Example:
-        """The example of an entry of `order`: by default the entry itself."""
+        """The example of an entry of `order`: by default the entry itself.
+
+        Pipelines do not have AutoGraph convert it: branches on tensors need `tf.cond`.
+        """
         return entry
 
     def labels(self) -> np.ndarray:
@@ -226,7 +229,8 @@ class Source(abc.ABC):
         """
         order = self.order(0, seed=0, start=0, shuffle=False)
         # In one function, of which TensorFlow leaves out what the label does not need.
-        labels = order.map(lambda entry: self.fetch(entry)["label"], tf.data.AUTOTUNE)
+        fetch_label = tf.autograph.experimental.do_not_convert(lambda x: self.fetch(x)["label"])
+        labels = order.map(fetch_label, tf.data.AUTOTUNE)
         return np.concatenate(list(labels.batch(_LABELS_AT_ONCE).as_numpy_iterator()))
 
 
