@@ -141,6 +141,7 @@ def _signatures(
     def normalized(images: tf.Tensor) -> tf.Tensor:
         return tf.cast(images, tf.float32) if outside is None else outside(images)
 
+    @tf.autograph.experimental.do_not_convert
     def serve_images(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return infer(normalized(image) if preprocessing else image)
 
@@ -154,6 +155,7 @@ def _signatures(
     side = preparation.image_size
     prepared = tf.TensorSpec((side, side, preparation.channels), tf.uint8)
 
+    @tf.autograph.experimental.do_not_convert  # no branches on tensors here or below
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.map_fn(preparation.prepare, image_bytes, fn_output_signature=prepared)
         probabilities = infer(normalized(pixels))[graph.output_name]
