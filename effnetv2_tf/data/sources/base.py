@@ -222,6 +222,7 @@ class Source(abc.ABC):
         """
         return entry
 
+    @tf.autograph.experimental.do_not_convert
     def labels(self) -> np.ndarray:
         """The labels in stored order, int64 (examples of this shard,), of single-label data.
 
@@ -229,8 +230,7 @@ class Source(abc.ABC):
         """
         order = self.order(0, seed=0, start=0, shuffle=False)
         # In one function, of which TensorFlow leaves out what the label does not need.
-        fetch_label = tf.autograph.experimental.do_not_convert(lambda x: self.fetch(x)["label"])
-        labels = order.map(fetch_label, tf.data.AUTOTUNE)
+        labels = order.map(lambda entry: self.fetch(entry)["label"], tf.data.AUTOTUNE)
         return np.concatenate(list(labels.batch(_LABELS_AT_ONCE).as_numpy_iterator()))
 
 
