@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 CONSTRAINTS := constraints.txt
-KERNELS := effnetv2_tf/kernels/batch_norm.cc
+KERNELS := $(wildcard effnetv2_tf/kernels/*.cc effnetv2_tf/kernels/*.h)
 # TensorFlow 2.15 needs Python 3.11 at most, the other pinned packages 3.11 at least.
 ADDONS_PYTHON ?= $(PYTHON)
 ADDONS_VENV := .venv-addons

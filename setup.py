@@ -35,7 +35,7 @@ setup(
     package_dir={"effnetv2_tf.export": "export", "effnetv2_tf.configs": "configs"},
     package_data={
         "effnetv2_tf": ["py.typed"],
-        "effnetv2_tf.kernels": ["*.cc"],
+        "effnetv2_tf.kernels": ["*.cc", "*.h"],
         "effnetv2_tf.weights": ["imagenet_classes.txt"],
         "effnetv2_tf.configs": ["*.yaml"],
         "effnetv2_tf.export": ["web_check.html", "web_page/*"],

@@ -151,7 +151,7 @@ class RandomSeeds(Trackable):  # type: ignore[misc]
 
     def next(self) -> tf.Tensor:
         """Returns the next seed, an int64 tensor of shape (2,)."""
-        position = tf.identity(self.position)
+        position = tf.convert_to_tensor(self.position)
         self.position.assign_add(1)
         return tf.stack([_replica_seed(self.seed), position])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from effnetv2_tf.errors import TrainingFailure, UsageError
 
-SOURCE = Path(__file__).with_name("batch_norm.cc")
+SOURCE = Path(__file__).with_name("kernels.cc")  # which includes the headers beside it
 # Variables of the environment.
 CACHE_VARIABLE = "EFFNETV2_TF_CACHE"  # folder of the library
 SWITCH = "EFFNETV2_TF_KERNELS"  # 0 leaves a library alone
@@ -39,7 +39,9 @@ def library_path() -> Path:
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     folder = os.environ.get(CACHE_VARIABLE) or os.path.join(caches, "effnetv2_tf")
     made_of = "\n".join([*_tensorflow_flags(), *_FLAGS, _processor(), _tensorflow_library()])
-    name = hashlib.sha256(SOURCE.read_bytes() + made_of.encode()).hexdigest()[:16]
+    sources = [SOURCE, *sorted(SOURCE.parent.glob("*.h"))]
+    text = b"".join(path.read_bytes() for path in sources)
+    name = hashlib.sha256(text + made_of.encode()).hexdigest()[:16]
     return Path(folder).expanduser() / f"kernels-{name}.so"
 
 

@@ -36,7 +36,13 @@ def _library() -> Any:
         return None
     for suffix, name in {"": "", "_silu": "Silu"}.items():
         gradient = getattr(library, f"effnetv2_batch_norm{suffix}_grad")
-        tf.RegisterGradient(f"Effnetv2BatchNorm{name}")(functools.partial(_gradient, gradient))
+        gradient = functools.partial(_batch_norm_gradient, gradient)
+        tf.RegisterGradient(f"Effnetv2BatchNorm{name}")(gradient)
+    gradient = functools.partial(_excite_gradient, library.effnetv2_squeeze_excite_grad)
+    tf.RegisterGradient("Effnetv2SqueezeExcite")(gradient)
+    rows, shaped_as = library.effnetv2_as_rows, library.effnetv2_shaped_as
+    tf.RegisterGradient("Effnetv2AsRows")(lambda op, dy: shaped_as(dy, op.inputs[0]))
+    tf.RegisterGradient("Effnetv2ShapedAs")(lambda op, dy: (rows(dy), None))
     return library
 
 
@@ -72,18 +78,85 @@ def batch_norm_for(activation: str | None, dtype: tf.DType) -> Any:
       dtype: of the images.
 
     Returns:
-      A function of `x` (batch, height, width, channels), `gamma`, `beta`, `moving_mean`,
-      `moving_variance`, `epsilon` and `share`, all by name. It returns `y` and `statistics`, whose
-      first two of four rows are the moving ones with `share` of the batch's in them.
+      A function of `x` (batch, height, width, channels), `gamma`, `beta`, `moving`, `epsilon` and
+      `share`, all by name. `moving` lists the handles of the moving mean and variance, which take
+      over `share` of the batch's, or nothing. It returns `y` and `statistics`, in two rows the
+      mean and the biased variance of the batch.
     """
-    if activation not in _ACTIVATIONS or dtype != tf.float32 or not in_use():
-        return None
-    if keras_compat.is_traced_for_xla():  # which does not know them
+    if activation not in _ACTIVATIONS or not _can_take(dtype):
         return None
     return getattr(_library(), f"effnetv2_batch_norm{_ACTIVATIONS[activation]}")
 
 
-def _gradient(gradient: Any, operation: Any, dy: tf.Tensor, *_: Any) -> tuple:
-    x, gamma, beta = operation.inputs[:3]
-    back = gradient(dy=dy, x=x, gamma=gamma, beta=beta, statistics=operation.outputs[1])
-    return back.dx, back.dgamma, back.dbeta, None, None
+def squeeze_excite_for(activation: str | None, dtype: tf.DType) -> Any:
+    """The operation of squeeze-and-excitation, or None if there is none.
+
+    Args:
+      activation: name of a Keras activation, between the two layers.
+      dtype: of the images.
+
+    Returns:
+      A function of `x` (batch, height, width, channels), `reduce_kernel` (1, 1, channels,
+      squeezed), `reduce_bias`, `expand_kernel` (1, 1, squeezed, channels) and `expand_bias`, all by
+      name. It returns `y`, shaped as `x`, and what is kept for the gradient.
+    """
+    if _ACTIVATIONS.get(activation) != "_silu" or not _can_take(dtype):
+        return None
+    return _library().effnetv2_squeeze_excite
+
+
+def views_for(dtype: tf.DType) -> Any:
+    """The operations that change shapes, or None if there are none.
+
+    Args:
+      dtype: of the tensors.
+
+    Returns:
+      Two functions: of a tensor (..., channels), which returns it as a matrix of all its rows, and
+      of a matrix of rows and a tensor, which returns the rows with that tensor's axes but the last.
+    """
+    if not _can_take(dtype):
+        return None
+    return _library().effnetv2_as_rows, _library().effnetv2_shaped_as
+
+
+def rms_prop_for(dtype: tf.DType) -> Any:
+    """The operation of RMSProp's update of many variables, or None if there is none.
+
+    Args:
+      dtype: of the variables.
+
+    Returns:
+      A function of lists of handles, `variables`, `mean_squares` and `momenta`, of a list of
+      `gradients`, of `rate`, and of the numbers `rho`, `momentum` and `epsilon`, all by name.
+    """
+    return _library().effnetv2_rms_prop if _can_take(dtype) else None
+
+
+def _can_take(dtype: tf.DType) -> bool:
+    """Whether there are operations for what is being traced; XLA does not know them."""
+    return dtype == tf.float32 and in_use() and not keras_compat.is_traced_for_xla()
+
+
+def _batch_norm_gradient(gradient: Any, operation: Any, dy: tf.Tensor, *_: Any) -> tuple:
+    x, gamma, beta, *moving = operation.inputs
+    back = gradient(
+        dy=dy,
+        x=x,
+        gamma=gamma,
+        beta=beta,
+        statistics=operation.outputs[1],
+        epsilon=operation.get_attr("epsilon"),
+    )
+    return *back, *[None for _ in moving]
+
+
+def _excite_gradient(gradient: Any, operation: Any, dy: tf.Tensor, *_: Any) -> tuple:
+    x, reduce_kernel, _, expand_kernel, _ = operation.inputs
+    return gradient(
+        dy=dy,
+        x=x,
+        reduce_kernel=reduce_kernel,
+        expand_kernel=expand_kernel,
+        kept=operation.outputs[1],
+    )

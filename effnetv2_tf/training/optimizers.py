@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.keras_compat import optimizer_slot, tf_variable
+from effnetv2_tf.kernels import operations
 from effnetv2_tf.models.layers.proxy_norm import PROXY_BETA, PROXY_GAMMA
 
 _NO_KERNELS = ("bias", "beta", "gamma")  # also of rank 2, as in keras.layers.MultiHeadAttention
@@ -193,7 +194,7 @@ class _OneOpUpdate(CoupledL2):
             super()._distributed_tf_update_step(distribution, grads_and_vars, learning_rate)  # type: ignore[misc]
             return
         # Keras goes through the strategy for each variable, a noticeable part of tracing.
-        for gradient, variable in grads_and_vars:
+        for gradient, variable in self._update_at_once(grads_and_vars, learning_rate):
             self.update_step(gradient, variable, learning_rate)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
@@ -202,12 +203,20 @@ class _OneOpUpdate(CoupledL2):
             self._keras_update(gradient, variable, learning_rate, factor)
             return
         target = tf_variable(variable)
+        rate = self._rate(learning_rate, factor, target.dtype)
+        self._update(target, tf.cast(gradient, target.dtype), rate)
+
+    def _rate(self, learning_rate: Any, factor: float, dtype: tf.DType) -> tf.Tensor:
         if learning_rate is None:
             learning_rate = self.learning_rate  # type: ignore[attr-defined]
-        rate = self._constant("learning_rate", learning_rate, target.dtype)
-        if factor != 1.0:
-            rate = self._constant(f"learning_rate * {factor}", rate * factor, target.dtype)
-        self._update(target, tf.cast(gradient, target.dtype), rate)
+        rate = self._constant("learning_rate", learning_rate, dtype)
+        if factor == 1.0:
+            return rate
+        return self._constant(f"learning_rate * {factor}", rate * factor, dtype)
+
+    def _update_at_once(self, grads_and_vars: Any, learning_rate: Any) -> Any:
+        """Updates what one operation can update together; returns the pairs that are left."""
+        return grads_and_vars
 
     def _keras_update(
         self, gradient: Any, variable: Any, learning_rate: Any, factor: float
@@ -273,6 +282,33 @@ class RMSProp(_OneOpUpdate, keras.optimizers.RMSprop):  # type: ignore[misc]
 
     def _has_one_op(self) -> bool:
         return self.momentum > 0 and not self.centered
+
+    def _update_at_once(self, grads_and_vars: Any, learning_rate: Any) -> Any:
+        compiled = operations.rms_prop_for(tf.float32) if self._has_one_op() else None
+        if compiled is None:
+            return grads_and_vars
+        groups: dict[float, list[tuple[tf.Tensor, tf.Variable]]] = {}
+        left = []
+        for gradient, variable in grads_and_vars:
+            target = tf_variable(variable)
+            if isinstance(gradient, tf.IndexedSlices) or target.dtype != tf.float32:
+                left.append((gradient, variable))
+                continue
+            group = groups.setdefault(self._learning_rate_factor(variable), [])
+            group.append((tf.cast(gradient, tf.float32), target))
+        for factor, pairs in groups.items():
+            gradients, variables = zip(*pairs, strict=True)
+            compiled(
+                variables=[variable.handle for variable in variables],
+                mean_squares=[self._slot(self._velocities, v) for v in variables],
+                momenta=[self._slot(self._momentums, v) for v in variables],
+                gradients=gradients,
+                rate=self._rate(learning_rate, factor, tf.float32),
+                rho=self.rho,
+                momentum=self.momentum,
+                epsilon=self.epsilon,
+            )
+        return left
 
     def _update(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
         tf.raw_ops.ResourceApplyRMSProp(

@@ -1,5 +1,6 @@
 """Where the library lies, what it is named after, and what goes wrong in making it."""
 
+import shutil
 import subprocess
 import sys
 
@@ -68,11 +69,13 @@ def test_another_is_another_library(monkeypatch, part, other):
     assert compiler.library_path().parent == before.parent
 
 
-def test_another_source_is_another_library(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["kernels.cc", "batch_norm.h"])
+def test_another_source_is_another_library(monkeypatch, tmp_path, name):
     before = compiler.library_path()
-    changed = tmp_path / "changed.cc"
-    changed.write_bytes(compiler.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(compiler, "SOURCE", changed)
+    copy = shutil.copytree(compiler.SOURCE.parent, tmp_path / "kernels")
+    monkeypatch.setattr(compiler, "SOURCE", copy / compiler.SOURCE.name)
+    assert compiler.library_path() == before
+    (copy / name).write_bytes((copy / name).read_bytes() + b"\n")
     assert compiler.library_path() != before
 
 

@@ -13,26 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnetv2_tf import keras_compat, set_recompute
-from effnetv2_tf.errors import UsageError
 from effnetv2_tf.kernels import compiler, operations
 from effnetv2_tf.models.layers import BatchNorm
 
-pytestmark = pytest.mark.skipif(
-    keras_compat.SAVES_TRAINING_STEPS, reason="Keras 2 has no use for them"
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled():
-    """The library, made now if `make` has not made it."""
-    if operations.in_use():
-        return
-    try:
-        compiler.compile_library()
-    except UsageError as error:
-        pytest.skip(str(error))
-    operations._library.cache_clear()  # it had found none
-    assert operations.in_use()
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def make_norm(channels, activation, **options):
@@ -207,6 +191,31 @@ def test_others_are_tensorflows(activation, options):
     assert not training_types(make_norm(8, activation, **options)) & COMPILED
 
 
+def test_a_training_step_is_one_operation():
+    """The norm's, which moves the statistics, too, and the reading of gamma and beta."""
+    norm = make_norm(8, "silu")
+    graph = (
+        tf.function(lambda x: norm(x, training=True))
+        .get_concrete_function(tf.TensorSpec((None, 4, 4, 8)))
+        .graph
+    )
+    types = [operation.type for operation in graph.get_operations()]
+    assert types.count("ReadVariableOp") == 2
+    usual = {"Placeholder", "ReadVariableOp", "Identity", "NoOp"}
+    assert [name for name in types if name not in usual] == ["Effnetv2BatchNormSilu"]
+
+
+def test_what_was_read_before_stays():
+    """The moving statistics change in place, but not in others' hands."""
+    norm = make_norm(8, "silu")
+    before = [tf.identity(keras_compat.tf_variable(v)) for v in (norm.moving_mean, norm.gamma)]
+    read = keras_compat.tf_variable(norm.moving_mean).read_value()
+    norm(images_of((2, 4, 4, 8)), training=True)
+    np.testing.assert_array_equal(read, before[0])
+    assert np.abs(norm.moving_mean - before[0]).min() > 0
+    np.testing.assert_array_equal(norm.gamma, before[1])
+
+
 def test_where_they_are_used():
     assert "Effnetv2BatchNormSilu" in training_types(make_norm(8, "silu"))
     assert "Effnetv2BatchNorm" in training_types(make_norm(8, None))
@@ -276,7 +285,7 @@ def test_recomputing(parts, tiny_network):
 
 
 def test_replicas(two_cpus):
-    """Each normalises with its own half of the batch, and both with the same gradients' sum."""
+    """Each normalises with its own half of the batch; the moving statistics are the means."""
     two_cpus("""
         from effnetv2_tf.kernels import operations
         from effnetv2_tf.models.layers import BatchNorm
@@ -288,7 +297,14 @@ def test_replicas(two_cpus):
         halves = strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(
                 images[context.replica_id_in_sync_group * 2:][:2]))
+        expected = np.array([norm.moving_mean, norm.moving_variance])
+        expected[0] = 0.9 * expected[0] + 0.1 * np.mean(
+            [half.mean((0, 1, 2)) for half in (images[:2], images[2:])], 0)
+        expected[1] = 0.9 * expected[1] + 0.1 * np.mean(
+            [half.var((0, 1, 2), ddof=1) for half in (images[:2], images[2:])], 0)
         outputs = tf.function(lambda x: strategy.run(norm, (x,), {"training": True}))(halves)
+        found = [norm.moving_mean, norm.moving_variance]
+        np.testing.assert_allclose(np.array(found), expected, atol=1e-5)
         outputs = strategy.experimental_local_results(outputs)
         for half, output in zip((images[:2], images[2:]), outputs):
             alone = BatchNorm(activation="silu")

@@ -72,9 +72,18 @@ def kept(parts):
         before = [*operation.control_inputs, *(tensor.op for tensor in operation.inputs)]
         if operation is graph.inputs[1].op or any(op.name in late for op in before):
             late.add(operation.name)
-            images = (x for x in operation.inputs if x.shape.rank == 4 and x.shape[1] == 6)
-            kept.update(x.name for x in images if x.op.name not in late)
+            for chain in map(views, operation.inputs):
+                if any(x.shape.rank == 4 and x.shape[1] == 6 for x in chain):
+                    kept.update(x.name for x in chain[-1:] if x.op.name not in late)
     return len(kept)
+
+
+def views(tensor):
+    """A tensor and what it is another shape of, the tensor that has the memory last."""
+    found = [tensor]
+    while found[-1].op.type in ("Reshape", "Effnetv2AsRows", "Effnetv2ShapedAs"):
+        found.append(found[-1].op.inputs[0])
+    return found
 
 
 def test_blocks_keep_their_inputs_alone(without_kernels):

@@ -233,7 +233,7 @@ def test_means_that_would_not_move_or_grow_without_end(optimizer_class, name, va
         optimizer_class(**{name: value})
 
 
-def test_the_graph_is_small():
+def test_the_graph_is_small(without_kernels):
     """An update is one operation (and reading what it needs), not Keras's dozen."""
 
     def operations(optimizer):

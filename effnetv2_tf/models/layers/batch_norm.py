@@ -135,19 +135,35 @@ class BatchNorm(keras_compat.Layer):
 
     def _normalize_and_activate(self, inputs: tf.Tensor, compiled: Any) -> tf.Tensor:
         """`_normalize_with_batch` and the activation; the result between is never kept."""
-        tensors = self._tensors()
+        moving = [keras_compat.tf_variable(v) for v in (self.moving_mean, self.moving_variance)]
+        # A strategy's variables change by its own ways, a stateless call's are tensors.
+        is_one = not tf.distribute.has_strategy()
+        in_place = is_one and all(isinstance(v, tf.Variable) for v in moving)
         result = compiled(
             x=inputs,
-            gamma=tensors["scale"],
-            beta=tensors["offset"],
-            moving_mean=tensors["mean"],
-            moving_variance=tensors["variance"],
+            gamma=tf.convert_to_tensor(self.gamma),
+            beta=tf.convert_to_tensor(self.beta),
+            moving=[v.handle for v in moving] if in_place and self.keeps_statistics else [],
             epsilon=self.epsilon,
             share=1.0 - self.momentum,
         )
-        mean, variance, *_ = tf.unstack(result.statistics, 4)
-        self._keep_statistics(inputs, mean, variance)
+        if not in_place:
+            self._take_over(inputs, *tf.unstack(result.statistics))
         return result.y
+
+    def _take_over(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """The moving statistics take over their share of a batch's, whose variance is biased."""
+        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
+        unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
+        moving_mean, moving_variance = map(
+            tf.convert_to_tensor, (self.moving_mean, self.moving_variance)
+        )
+        share = 1.0 - self.momentum
+        self._keep_statistics(
+            inputs,
+            moving_mean + share * (mean - moving_mean),
+            moving_variance + share * (unbiased - moving_variance),
+        )
 
     def _keep_statistics(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Takes over what the fused operation returns with a factor below 1: new moving ones."""

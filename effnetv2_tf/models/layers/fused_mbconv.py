@@ -51,8 +51,8 @@ class FusedMBConv(ResidualBlock):
         x = self.fused(x)  # (b, h / stride, w / stride, expanded)
         x = self.fused_norm(x, training=training)
         if self.squeeze_excite is not None:
-            x = self.squeeze_excite(x)
+            x = self.squeeze_excite(x, training=training)
         if self.project is not None and self.project_norm is not None:
-            x = self.project(x)  # (b, h / stride, w / stride, filters)
+            x = self.project(x, training=training)  # (b, h / stride, w / stride, filters)
             x = self.project_norm(x, training=training)
         return x

@@ -74,7 +74,7 @@ class MBConv(ResidualBlock):
     def run_branch(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
         x = inputs  # (b, h, w, input_filters)
         if self.expand is not None and self.expand_norm is not None:
-            x = self.expand(x)  # (b, h, w, expanded)
+            x = self.expand(x, training=training)  # (b, h, w, expanded)
             x = self.expand_norm(x, training=training)
         if self.pad is not None:
             x = self.pad(x)
@@ -82,7 +82,7 @@ class MBConv(ResidualBlock):
         x = spatial(x)  # (b, h / stride, w / stride, expanded)
         x = spatial_norm(x, training=training)
         if self.squeeze_excite is not None:
-            x = self.squeeze_excite(x)
-        x = self.project(x)  # (b, h / stride, w / stride, filters)
+            x = self.squeeze_excite(x, training=training)
+        x = self.project(x, training=training)  # (b, h / stride, w / stride, filters)
         x = self.project_norm(x, training=training)
         return x

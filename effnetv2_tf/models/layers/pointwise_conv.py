@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.kernels import operations
 from effnetv2_tf.models.layers.activations import get_activation
 from effnetv2_tf.models.layers.initializers import conv_initializer
 
@@ -61,17 +62,17 @@ class PointwiseConv2D(keras_compat.Layer):
         )
         self.built = True
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        channels = inputs.shape[-1]
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        # Not at inference: whoever serves an exported network does not have the operations.
+        compiled = operations.views_for(inputs.dtype) if training else None
+        as_rows, shaped_as = compiled or (_as_rows, _shaped_as)
         is_matrix = inputs.shape.rank == 2
-        matrix = tf.reshape(tf.convert_to_tensor(self.kernel), [channels, self.filters])
-        rows = inputs if is_matrix else tf.reshape(inputs, [-1, channels])  # (b*h*w, in)
-        outputs = tf.matmul(rows, matrix)  # (b*h*w, filters)
+        rows = inputs if is_matrix else as_rows(inputs)  # (b*h*w, in)
+        outputs = tf.matmul(rows, as_rows(tf.convert_to_tensor(self.kernel)))  # (b*h*w, filters)
         if self.bias is not None:
             outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias, outputs.dtype))
         if not is_matrix:
-            outputs = tf.reshape(outputs, _replace_last(inputs, self.filters))
-            outputs.set_shape([*inputs.shape[:-1], self.filters])
+            outputs = shaped_as(outputs, inputs)
         return self._activate(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -85,6 +86,16 @@ class PointwiseConv2D(keras_compat.Layer):
             "activation": self.activation,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def _as_rows(x: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def _shaped_as(rows: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    outputs = tf.reshape(rows, _replace_last(like, rows.shape[-1]))
+    outputs.set_shape([*like.shape[:-1], rows.shape[-1]])
+    return outputs
 
 
 def _replace_last(inputs: tf.Tensor, size: int) -> Any:

@@ -76,8 +76,8 @@ class RandomDrop(keras_compat.Layer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training:
             return inputs
-        rate = tf.identity(self.scheduled_rate.variable)
-        uniform = tf.random.stateless_uniform(self.noise_shape(inputs), self.random_seeds.next())
+        rate = tf.convert_to_tensor(self.scheduled_rate.variable)
+        uniform = _uniform(self.noise_shape(inputs), self.random_seeds.next())
         mask = tf.cast(uniform >= rate, tf.float32) / (1.0 - rate)
         return inputs * tf.cast(mask, inputs.dtype)
 
@@ -86,3 +86,11 @@ class RandomDrop(keras_compat.Layer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+def _uniform(shape: Any, seed: tf.Tensor) -> tf.Tensor:
+    """`tf.random.stateless_uniform`, without its five operations for limits that are 0 and 1."""
+    drawn = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    return tf.raw_ops.StatelessRandomUniformV2(
+        shape=shape, key=drawn.key, counter=drawn.counter, alg=tf.random.Algorithm.AUTO_SELECT.value
+    )

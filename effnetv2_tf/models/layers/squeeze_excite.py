@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.kernels import operations
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
 
 
@@ -21,6 +22,8 @@ class SqueezeExcite(keras_compat.Layer):
       filters: channels of the input.
       squeezed_filters: width between the two 1x1 convolutions, both with bias.
       activation: between them.
+
+    In training with SiLU all of it is the compiled operation of `kernels`, where there is one.
 
     Input and output: (batch, height, width, channels).
     """
@@ -43,11 +46,22 @@ class SqueezeExcite(keras_compat.Layer):
         keras_compat.build_within(self.expand, (None, self.squeezed_filters))
         self.built = True
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        # Not at inference: whoever serves an exported network does not have the operation.
+        if training and (compiled := operations.squeeze_excite_for(self.activation, inputs.dtype)):
+            return compiled(x=inputs, **self._tensors()).y
         gate, x = _means_beside(inputs)  # (b, c), (b, h, w, c)
         gate = self.reduce(gate)  # (b, squeezed)
         gate = self.expand(gate)  # (b, c)
         return x * tf.reshape(gate, [-1, 1, 1, self.filters])  # (b, h, w, c)
+
+    def _tensors(self) -> dict[str, tf.Tensor]:
+        """The weights as arguments of the compiled operation."""
+        return {
+            f"{layer.name}_{name}": tf.convert_to_tensor(getattr(layer, name))
+            for layer in (self.reduce, self.expand)
+            for name in ("kernel", "bias")
+        }
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -1,0 +1,157 @@
+// The operations of this package's own: what they take and return, for TensorFlow. What they compute
+// is in the headers; `operations.py` has the Python side. One source, as TensorFlow's headers are
+// most of what takes a compiler its time.
+
+#include "batch_norm.h"
+#include "rms_prop.h"
+#include "squeeze_excite.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#include "views.h"
+
+namespace effnetv2_tf {
+namespace {
+
+using tensorflow::shape_inference::InferenceContext;
+
+absl::Status ForwardShapes(InferenceContext* context) {
+  context->set_output(0, context->input(0));
+  const auto channels = context->NumElements(context->input(1));
+  context->set_output(1, context->Matrix(Statistics::kRows, channels));
+  return absl::OkStatus();
+}
+
+absl::Status BackwardShapes(InferenceContext* context) {
+  for (int i = 0; i < 3; ++i) context->set_output(i, context->input(i == 0 ? 1 : 2));
+  return absl::OkStatus();
+}
+
+absl::Status ExciteShapes(InferenceContext* context) {
+  context->set_output(0, context->input(0));
+  tensorflow::shape_inference::DimensionHandle kept;
+  const auto channels = context->Dim(context->input(3), 3);
+  TF_RETURN_IF_ERROR(context->Add(channels, channels, &kept));
+  TF_RETURN_IF_ERROR(context->Add(kept, context->Dim(context->input(3), 2), &kept));
+  context->set_output(1, context->Matrix(context->Dim(context->input(0), 0), kept));
+  return absl::OkStatus();
+}
+
+absl::Status ExciteGradShapes(InferenceContext* context) {
+  const auto reduce = context->input(2), expand = context->input(3);
+  context->set_output(0, context->input(1));
+  context->set_output(1, reduce);
+  context->set_output(2, context->Vector(context->Dim(reduce, 3)));
+  context->set_output(3, expand);
+  context->set_output(4, context->Vector(context->Dim(expand, 3)));
+  return absl::OkStatus();
+}
+
+absl::Status RowsShape(InferenceContext* context) {
+  tensorflow::shape_inference::ShapeHandle x;
+  TF_RETURN_IF_ERROR(context->WithRankAtLeast(context->input(0), 1, &x));
+  context->set_output(0, context->Matrix(InferenceContext::kUnknownDim, context->Dim(x, -1)));
+  return absl::OkStatus();
+}
+
+absl::Status LikeShape(InferenceContext* context) {
+  tensorflow::shape_inference::ShapeHandle rows, like, shape;
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 2, &rows));
+  TF_RETURN_IF_ERROR(context->WithRankAtLeast(context->input(1), 1, &like));
+  TF_RETURN_IF_ERROR(context->ReplaceDim(like, -1, context->Dim(rows, 1), &shape));
+  context->set_output(0, shape);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// `moving`: the moving mean and variance, to take over `share` of the batch's, or nothing.
+#define REGISTER_FORWARD(name)       \
+  REGISTER_OP(name)                  \
+      .Input("x: float")             \
+      .Input("gamma: float")         \
+      .Input("beta: float")          \
+      .Input("moving: N * resource") \
+      .Output("y: float")            \
+      .Output("statistics: float")   \
+      .Attr("N: int >= 0")           \
+      .Attr("epsilon: float")        \
+      .Attr("share: float")          \
+      .SetIsStateful()               \
+      .SetShapeFn(ForwardShapes)
+
+#define REGISTER_BACKWARD(name)   \
+  REGISTER_OP(name)               \
+      .Input("dy: float")         \
+      .Input("x: float")          \
+      .Input("gamma: float")      \
+      .Input("beta: float")       \
+      .Input("statistics: float") \
+      .Output("dx: float")        \
+      .Output("dgamma: float")    \
+      .Output("dbeta: float")     \
+      .Attr("epsilon: float")     \
+      .SetShapeFn(BackwardShapes)
+
+#define REGISTER_CPU_KERNEL(name, ...) \
+  REGISTER_KERNEL_BUILDER(Name(name).Device(tensorflow::DEVICE_CPU), __VA_ARGS__)
+
+REGISTER_FORWARD("Effnetv2BatchNorm");
+REGISTER_FORWARD("Effnetv2BatchNormSilu");
+REGISTER_BACKWARD("Effnetv2BatchNormGrad");
+REGISTER_BACKWARD("Effnetv2BatchNormSiluGrad");
+
+REGISTER_OP("Effnetv2SqueezeExcite")
+    .Input("x: float")
+    .Input("reduce_kernel: float")
+    .Input("reduce_bias: float")
+    .Input("expand_kernel: float")
+    .Input("expand_bias: float")
+    .Output("y: float")
+    .Output("kept: float")
+    .SetShapeFn(ExciteShapes);
+
+REGISTER_OP("Effnetv2SqueezeExciteGrad")
+    .Input("dy: float")
+    .Input("x: float")
+    .Input("reduce_kernel: float")
+    .Input("expand_kernel: float")
+    .Input("kept: float")
+    .Output("dx: float")
+    .Output("d_reduce_kernel: float")
+    .Output("d_reduce_bias: float")
+    .Output("d_expand_kernel: float")
+    .Output("d_expand_bias: float")
+    .SetShapeFn(ExciteGradShapes);
+
+REGISTER_OP("Effnetv2AsRows").Input("x: float").Output("rows: float").SetShapeFn(RowsShape);
+
+REGISTER_OP("Effnetv2ShapedAs")
+    .Input("rows: float")
+    .Input("like: float")
+    .Output("y: float")
+    .SetShapeFn(LikeShape);
+
+REGISTER_OP("Effnetv2RmsProp")
+    .Attr("N: int >= 1")
+    .Input("variables: N * resource")
+    .Input("mean_squares: N * resource")
+    .Input("momenta: N * resource")
+    .Input("gradients: N * float")
+    .Input("rate: float")
+    .Attr("rho: float")
+    .Attr("momentum: float")
+    .Attr("epsilon: float")
+    .SetIsStateful()
+    .SetShapeFn(tensorflow::shape_inference::NoOutputs);
+
+REGISTER_CPU_KERNEL("Effnetv2BatchNorm", Forward<Identity>);
+REGISTER_CPU_KERNEL("Effnetv2BatchNormSilu", Forward<Silu>);
+REGISTER_CPU_KERNEL("Effnetv2BatchNormGrad", Backward<Identity>);
+REGISTER_CPU_KERNEL("Effnetv2BatchNormSiluGrad", Backward<Silu>);
+REGISTER_CPU_KERNEL("Effnetv2SqueezeExcite", SqueezeExcite);
+REGISTER_CPU_KERNEL("Effnetv2SqueezeExciteGrad", SqueezeExciteGrad);
+REGISTER_CPU_KERNEL("Effnetv2AsRows", AsRows);
+REGISTER_CPU_KERNEL("Effnetv2ShapedAs", ShapedAs);
+REGISTER_CPU_KERNEL("Effnetv2RmsProp", RmsProp);
+
+}  // namespace effnetv2_tf

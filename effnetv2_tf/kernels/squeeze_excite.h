@@ -1,0 +1,220 @@
+// Squeeze-and-excitation with SiLU, forward and backward: float32 on CPUs, channels last. As
+// operations of TensorFlow it is some fifty, seven of which pass over the image; here it is one each
+// way, and an image is one thread's, in whose cache it stays between the two passes.
+
+#ifndef EFFNETV2_TF_KERNELS_SQUEEZE_EXCITE_H_
+#define EFFNETV2_TF_KERNELS_SQUEEZE_EXCITE_H_
+
+#include "rows.h"
+
+namespace effnetv2_tf {
+
+// y += factor * x
+inline void AddScaled(float factor, const float* __restrict x, int64_t size, float* __restrict y) {
+  for (int64_t i = 0; i < size; ++i) y[i] += factor * x[i];
+}
+
+// A compiler may not reorder the additions of one sum, hence sixteen.
+inline float Dot(const float* __restrict a, const float* __restrict b, int64_t size) {
+  constexpr int64_t kSums = 16;
+  float sums[kSums] = {}, sum = 0;
+  int64_t i = 0;
+  for (; i + kSums <= size; i += kSums) {
+    for (int64_t k = 0; k < kSums; ++k) sums[k] += a[i + k] * b[i + k];
+  }
+  for (; i < size; ++i) sum += a[i] * b[i];
+  for (float part : sums) sum += part;
+  return sum;
+}
+
+// The sizes of a call, and the threads for it.
+struct Excitation {
+  Excitation(OpKernelContext* context, const Tensor& x, int64_t squeezed)
+      : pool(context->device()->tensorflow_cpu_worker_threads()),
+        images(x.dim_size(0)),
+        pixels(x.dim_size(1) * x.dim_size(2)),
+        channels(x.dim_size(3)),
+        squeezed(squeezed) {}
+
+  // Elements of an image, and of what the forward pass keeps of one.
+  int64_t image() const { return pixels * channels; }
+  int64_t kept() const { return 2 * channels + squeezed; }
+
+  // Calls work(i) for each i below `count`, with about so many operations in each.
+  template <class Work>
+  void ForEach(int64_t count, int64_t operations, Work work) const {
+    pool->workers->ParallelFor(count, operations, [&](int64_t i, int64_t end) {
+      for (; i < end; ++i) work(i);
+    });
+  }
+
+  // Calls add(pixel, sums) for each pixel; returns the sums by channel. They are made in blocks of
+  // pixels, to be rounded less than one long sum.
+  template <class Add>
+  void SumPixels(float* sums, Add add) const {
+    constexpr int64_t kBlock = 64;
+    std::vector<float> block(channels);
+    std::fill_n(sums, channels, 0.0f);
+    for (int64_t first = 0; first < pixels; first += kBlock) {
+      std::fill(block.begin(), block.end(), 0.0f);
+      const int64_t end = std::min(first + kBlock, pixels);
+      for (int64_t pixel = first; pixel < end; ++pixel) add(pixel, block.data());
+      AddScaled(1.0f, block.data(), channels, sums);
+    }
+  }
+
+  const tensorflow::DeviceBase::CpuWorkerThreads* const pool;
+  const int64_t images, pixels, channels, squeezed;
+};
+
+// What the forward pass keeps of an image: the means, the squeezed layer before its SiLU, the gates.
+template <class Float>
+struct Kept {
+  Kept(Float* values, const Excitation& sizes)
+      : means(values), hidden(means + sizes.channels), gates(hidden + sizes.squeezed) {}
+
+  Float *means, *hidden, *gates;
+};
+
+class SqueezeExcite : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& x = context->input(0);
+    const Excitation sizes(context, x, context->input(2).NumElements());
+    Tensor *y, *second;
+    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
+    const TensorShape kept_shape({sizes.images, sizes.kept()});
+    OP_REQUIRES_OK(context, context->allocate_output(1, kept_shape, &second));
+    sizes.ForEach(sizes.images, 4 * sizes.image(), [&](int64_t n) {
+      const float* in = Values(x) + n * sizes.image();
+      const Kept<float> kept(Values(second) + n * sizes.kept(), sizes);
+      Excite(context, sizes, in, kept);
+      Scale(in, kept.gates, sizes, Values(y) + n * sizes.image());
+    });
+  }
+
+ private:
+  static void Excite(OpKernelContext* context, const Excitation& sizes, const float* x,
+                     const Kept<float>& kept) {
+    const int64_t channels = sizes.channels, squeezed = sizes.squeezed;
+    const float *reduce = Values(context->input(1)), *expand = Values(context->input(3));
+    sizes.SumPixels(kept.means, [&](int64_t pixel, float* sums) {
+      AddScaled(1.0f, x + pixel * channels, channels, sums);
+    });
+    for (int64_t c = 0; c < channels; ++c) kept.means[c] /= sizes.pixels;
+    std::copy_n(Values(context->input(2)), squeezed, kept.hidden);
+    for (int64_t c = 0; c < channels; ++c) {
+      AddScaled(kept.means[c], reduce + c * squeezed, squeezed, kept.hidden);
+    }
+    std::copy_n(Values(context->input(4)), channels, kept.gates);
+    for (int64_t s = 0; s < squeezed; ++s) {
+      AddScaled(Silu::Value(kept.hidden[s]), expand + s * channels, channels, kept.gates);
+    }
+    for (int64_t c = 0; c < channels; ++c) kept.gates[c] = Sigmoid(kept.gates[c]);
+  }
+
+  static void Scale(const float* x, const float* __restrict gates, const Excitation& sizes,
+                    float* y) {
+    for (int64_t pixel = 0; pixel < sizes.pixels; ++pixel) {
+      const float* __restrict in = x + pixel * sizes.channels;
+      float* __restrict out = y + pixel * sizes.channels;
+      for (int64_t c = 0; c < sizes.channels; ++c) out[c] = in[c] * gates[c];
+    }
+  }
+};
+
+class SqueezeExciteGrad : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &dy = context->input(0), &x = context->input(1), &reduce = context->input(2);
+    const Tensor &expand = context->input(3), &second = context->input(4);
+    const Excitation sizes(context, x, reduce.NumElements() / std::max<int64_t>(x.dim_size(3), 1));
+    Tensor *dx, *d_reduce, *d_reduce_bias, *d_expand, *d_expand_bias;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &dx));
+    OP_REQUIRES_OK(context, context->allocate_output(1, reduce.shape(), &d_reduce));
+    OP_REQUIRES_OK(context, context->allocate_output(2, {sizes.squeezed}, &d_reduce_bias));
+    OP_REQUIRES_OK(context, context->allocate_output(3, expand.shape(), &d_expand));
+    OP_REQUIRES_OK(context, context->allocate_output(4, {sizes.channels}, &d_expand_bias));
+
+    // By image, with respect to the squeezed layer and to the gates, before their activations.
+    std::vector<float> d_hidden(sizes.images * sizes.squeezed);
+    std::vector<float> d_gates(sizes.images * sizes.channels);
+    std::vector<float> hidden(d_hidden.size());  // the squeezed layer itself
+    const auto kept_of = [&](int64_t n) {
+      return Kept<const float>(Values(second) + n * sizes.kept(), sizes);
+    };
+    sizes.ForEach(sizes.images, 6 * sizes.image(), [&](int64_t n) {
+      const int64_t start = n * sizes.image();
+      float* of_hidden = d_hidden.data() + n * sizes.squeezed;
+      float* of_gates = d_gates.data() + n * sizes.channels;
+      GateGradient(Values(dy) + start, Values(x) + start, kept_of(n).gates, sizes, of_gates);
+      for (int64_t s = 0; s < sizes.squeezed; ++s) {
+        const float z = kept_of(n).hidden[s];
+        hidden[n * sizes.squeezed + s] = Silu::Value(z);
+        of_hidden[s] = Silu::Slope(z) *
+                       Dot(Values(expand) + s * sizes.channels, of_gates, sizes.channels);
+      }
+      ImageGradient(Values(dy) + start, kept_of(n).gates, Values(reduce), of_hidden, sizes,
+                    Values(dx) + start);
+    });
+
+    sizes.ForEach(sizes.channels, sizes.images * sizes.squeezed, [&](int64_t c) {
+      float* row = Values(d_reduce) + c * sizes.squeezed;
+      std::fill_n(row, sizes.squeezed, 0.0f);
+      for (int64_t n = 0; n < sizes.images; ++n) {
+        AddScaled(kept_of(n).means[c], &d_hidden[n * sizes.squeezed], sizes.squeezed, row);
+      }
+    });
+    sizes.ForEach(sizes.squeezed, sizes.images * sizes.channels, [&](int64_t s) {
+      float* row = Values(d_expand) + s * sizes.channels;
+      std::fill_n(row, sizes.channels, 0.0f);
+      for (int64_t n = 0; n < sizes.images; ++n) {
+        AddScaled(hidden[n * sizes.squeezed + s], &d_gates[n * sizes.channels], sizes.channels,
+                  row);
+      }
+    });
+    SumImages(d_hidden, sizes.images, sizes.squeezed, Values(d_reduce_bias));
+    SumImages(d_gates, sizes.images, sizes.channels, Values(d_expand_bias));
+  }
+
+ private:
+  static void GateGradient(const float* dy, const float* x, const float* gates,
+                           const Excitation& sizes, float* d_gates) {
+    const int64_t channels = sizes.channels;
+    sizes.SumPixels(d_gates, [&](int64_t pixel, float* __restrict sums) {
+      const float* __restrict a = dy + pixel * channels;
+      const float* __restrict b = x + pixel * channels;
+      for (int64_t c = 0; c < channels; ++c) sums[c] += a[c] * b[c];
+    });
+    for (int64_t c = 0; c < channels; ++c) d_gates[c] *= gates[c] * (1.0f - gates[c]);
+  }
+
+  // dx = dy * gate + d_mean / pixels. `dy` and `dx` may be the same memory.
+  static void ImageGradient(const float* dy, const float* __restrict gates, const float* reduce,
+                            const float* d_hidden, const Excitation& sizes, float* dx) {
+    const int64_t channels = sizes.channels;
+    std::vector<float> offsets(channels);
+    float* __restrict offset = offsets.data();
+    for (int64_t c = 0; c < channels; ++c) {
+      offset[c] = Dot(reduce + c * sizes.squeezed, d_hidden, sizes.squeezed) / sizes.pixels;
+    }
+    for (int64_t pixel = 0; pixel < sizes.pixels; ++pixel, dy += channels, dx += channels) {
+#pragma GCC ivdep
+      for (int64_t c = 0; c < channels; ++c) dx[c] = dy[c] * gates[c] + offset[c];
+    }
+  }
+
+  static void SumImages(const std::vector<float>& values, int64_t images, int64_t size,
+                        float* sums) {
+    std::fill_n(sums, size, 0.0f);
+    for (int64_t n = 0; n < images; ++n) AddScaled(1.0f, &values[n * size], size, sums);
+  }
+};
+
+}  // namespace effnetv2_tf
+
+#endif  // EFFNETV2_TF_KERNELS_SQUEEZE_EXCITE_H_
