@@ -146,7 +146,7 @@ def test_the_averages_compile():
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", SPECS)
-def test_nothing_in_the_step_needs_the_host(name, precision):
+def test_nothing_in_the_step_needs_the_host(name, precision, without_kernels):
     keras.mixed_precision.set_global_policy(precision)
     step = _step(_model(SPECS[name]), jit_compile=False)
     operations = _all_operations(step.get_concrete_function(*_batch(32)))
