@@ -1,6 +1,6 @@
 """Compiles this package's own operations: `python -m effnetv2_tf.kernels`.
 
-Training on CPUs uses them from then on. Needs a C++ compiler, and about 15 seconds, once for each
+Training on CPUs uses them from then on. Needs a C++ compiler, and about 20 seconds, once for each
 version of TensorFlow; the library lies in the user's cache (see `compiler.library_path`).
 """
 

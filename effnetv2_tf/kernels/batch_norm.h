@@ -109,6 +109,7 @@ class Forward : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor& x = context->input(0);
     const Rows rows(context, x, context->input(1).NumElements());
+    OP_REQUIRES_OK(context, CheckChannels(x, rows.channels));
     const TensorShape by_channel({Statistics::kRows, rows.channels});
     Tensor *y, *second;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));

@@ -46,7 +46,7 @@ def library_path() -> Path:
 
 
 def compile_library() -> Path:
-    """Compiles the library, unless it is there; returns its path. Takes about 15 seconds.
+    """Compiles the library, unless it is there; returns its path. Takes about 20 seconds.
 
     Raises:
       UsageError: if there is no compiler, or the folder cannot be written to.

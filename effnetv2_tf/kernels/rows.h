@@ -58,8 +58,15 @@ struct Silu {
   }
 };
 
-const float* Values(const Tensor& tensor) { return tensor.flat<float>().data(); }
-float* Values(Tensor* tensor) { return tensor->flat<float>().data(); }
+inline const float* Values(const Tensor& tensor) { return tensor.flat<float>().data(); }
+inline float* Values(Tensor* tensor) { return tensor->flat<float>().data(); }
+
+inline absl::Status CheckChannels(const Tensor& image, int64_t channels) {
+  if (image.dims() == 4 && image.dim_size(3) == channels) return absl::OkStatus();
+  return tensorflow::errors::InvalidArgument("expected images of ", channels,
+                                             " channels, received a tensor shaped ",
+                                             image.shape().DebugString());
+}
 
 // Values by channel, again and again for each row of a strip.
 class ByColumn {

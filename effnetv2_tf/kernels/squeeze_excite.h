@@ -82,6 +82,7 @@ class SqueezeExcite : public OpKernel {
 
   void Compute(OpKernelContext* context) override {
     const Tensor& x = context->input(0);
+    OP_REQUIRES_OK(context, CheckChannels(x, context->input(4).NumElements()));
     const Excitation sizes(context, x, context->input(2).NumElements());
     Tensor *y, *second;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));

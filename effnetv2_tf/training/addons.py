@@ -16,8 +16,8 @@ import keras
 
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.keras_compat import tf_variable, variable_paths
+from effnetv2_tf.training.coupled_l2 import with_coupled_l2
 from effnetv2_tf.training.ema import ExponentialMovingAverage
-from effnetv2_tf.training.optimizers import with_coupled_l2
 
 # Name in tensorflow-addons: what a recipe for the newest Keras says instead. COCOB is left out,
 # which takes no learning rate, and MultiOptimizer, which is made of layers.
@@ -55,7 +55,7 @@ def addons_optimizer(name: str, options: Mapping[str, Any]) -> Any:
         as a mapping of `name` and its options, and the learning rate and the weight decay are
         the inner one's.
 
-      `l2` is that of `optimizers.CoupledL2`.
+      `l2` is that of `coupled_l2.CoupledL2`.
 
     Raises:
       UsageError: if tensorflow-addons cannot be imported, or for an unknown inner optimizer.

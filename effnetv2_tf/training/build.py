@@ -25,7 +25,7 @@ from effnetv2_tf.models import transfer
 from effnetv2_tf.models.nasnet_specs import NASNETS
 from effnetv2_tf.models.recompute import set_recompute
 from effnetv2_tf.models.specs import Preprocessing
-from effnetv2_tf.training import addons, optimizers
+from effnetv2_tf.training import addons, coupled_l2, optimizers
 from effnetv2_tf.training.auxiliary import with_auxiliary_loss
 from effnetv2_tf.training.drop_path_ramp import DropPathRamp
 from effnetv2_tf.training.ema import ExponentialMovingAverage
@@ -142,7 +142,7 @@ def build_optimizer(
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer.options: {error}") from error
     if section.decays_weights:
-        others = [w for w in model.trainable_variables if not optimizers.is_decayed(w)]
+        others = [w for w in model.trainable_variables if not coupled_l2.is_decayed(w)]
         if callable(getattr(optimizer, "exclude_from_weight_decay", None)):
             optimizer.exclude_from_weight_decay(others)
         else:
@@ -153,11 +153,11 @@ def build_optimizer(
 def _optimizer_maker(section: OptimizerSection) -> Callable[..., keras.optimizers.Optimizer]:
     if section.name.lower() in OUR_OPTIMIZERS:
         return OUR_OPTIMIZERS[section.name.lower()]
-    theirs = {made.__name__: made for made in optimizers.keras_optimizers()}
+    theirs = {made.__name__: made for made in coupled_l2.keras_optimizers()}
     by_lower_case = {name.lower(): name for name in theirs}
     name = by_lower_case.get(section.name.lower())
     if name is not None:
-        return optimizers.with_coupled_l2(theirs[name])
+        return coupled_l2.with_coupled_l2(theirs[name])
     addons_name = addons.addons_optimizer_name(section.name)
     if addons_name is not None:
         return lambda **options: addons.addons_optimizer(addons_name, options)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from effnetv2_tf import keras_compat, set_recompute
 from effnetv2_tf.kernels import compiler, operations
-from effnetv2_tf.models.layers import BatchNorm
+from effnetv2_tf.models.layers import BatchNorm, SqueezeExcite
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -169,6 +169,13 @@ def test_a_run_is_the_same_again():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("layer", [BatchNorm(), SqueezeExcite(8, 2)], ids=lambda x: x.name)
+def test_another_number_of_channels(layer):
+    layer.build((None, None, None, 8))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"of 8 channels, .*\[2,4,4,16\]"):
+        layer(np.zeros((2, 4, 4, 16), "float32"), training=True)
+
+
 def operation_types(function, *arguments):
     graph = tf.function(function).get_concrete_function(*arguments).graph
     return {operation.type for operation in graph.get_operations()}
@@ -288,7 +295,7 @@ def test_replicas(two_cpus):
     """Each normalises with its own half of the batch; the moving statistics are the means."""
     two_cpus("""
         from effnetv2_tf.kernels import operations
-        from effnetv2_tf.models.layers import BatchNorm
+        from effnetv2_tf.models.layers import BatchNorm, SqueezeExcite
         assert operations.in_use()
         images = np.random.default_rng(0).normal(size=(4, 8, 8, 16)).astype("float32")
         with strategy.scope():

@@ -79,6 +79,17 @@ def test_a_gradient_of_another_shape():
         optimizer.apply_gradients([(tf.ones(3), variable)])
 
 
+def test_a_variable_twice():
+    """Its updates come one after the other, as in Keras."""
+    variable = keras.Variable(np.zeros(4, "float32"))
+    optimizer = RMSProp(0.1, rho=0.9, momentum=0.5, epsilon=1e-3)
+    optimizer.build([variable])
+    optimizer.apply_gradients([(tf.fill(4, 1.0), variable), (tf.fill(4, 2.0), variable)])
+    first = 0.1 / np.sqrt(0.1 + 1e-3)
+    second = 0.5 * first + 0.2 / np.sqrt(0.09 + 0.4 + 1e-3)
+    np.testing.assert_allclose(variable.numpy(), -first - second, rtol=1e-5)
+
+
 def test_what_is_no_number_does_not_vanish():
     variable = keras.Variable(np.ones(40, "float32"))
     optimizer = RMSProp(0.1)

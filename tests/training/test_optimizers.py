@@ -11,8 +11,8 @@ import tensorflow as tf
 from effnetv2_tf import SGD, AdamW, RMSProp
 from effnetv2_tf.keras_compat import KERAS_3, restart_momentum, tf_variable, variable_path
 from effnetv2_tf.models.layers import ProxyNorm
+from effnetv2_tf.training.coupled_l2 import keras_optimizers, with_coupled_l2
 from effnetv2_tf.training.learning_rates import WarmUpDecay
-from effnetv2_tf.training.optimizers import keras_optimizers, with_coupled_l2
 
 Variable = getattr(keras, "Variable", tf.Variable)  # Keras 2 has TensorFlow's
 SHAPES = [(3, 3, 2, 4), (4,), (4, 5), ()]

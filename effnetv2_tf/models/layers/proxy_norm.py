@@ -13,7 +13,7 @@ from effnetv2_tf.models.layers.group_norm import GroupNorm, normalize_groups
 
 PROXY_SAMPLES = 200
 PROXY_EPSILON = 0.03
-# The two parameters that weight decay acts on, see `training.optimizers.CoupledL2`.
+# The two parameters that weight decay acts on, see `training.coupled_l2.CoupledL2`.
 PROXY_GAMMA, PROXY_BETA = "proxy_gamma", "proxy_beta"
 
 

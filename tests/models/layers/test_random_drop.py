@@ -30,6 +30,13 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
     assert outputs.mean() == pytest.approx(1, abs=0.06)
 
 
+def test_the_numbers_are_those_of_tensorflows_generator():
+    layer = Dropout(0.4, seed=7)
+    for position in range(2):
+        expected = tf.random.stateless_uniform((5, 6), tf.constant([7, position], tf.int64)) >= 0.4
+        np.testing.assert_array_equal(layer(tf.ones((5, 6)), training=True) > 0, expected)
+
+
 @BOTH
 def test_rate_0_and_inference_are_the_identity(layer_class):
     np.testing.assert_array_equal(layer_class(0.0)(ONES, training=True), ONES)
