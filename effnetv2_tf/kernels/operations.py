@@ -1,7 +1,8 @@
 """The operations of the compiled library, if there is one.
 
-They give the numbers of TensorFlow's operations but for rounding, in fewer passes over memory.
-Where there is no library, or no use for one, layers take TensorFlow's.
+They give the numbers of TensorFlow's operations but for rounding, in fewer passes over memory, or
+fewer operations. Where there is no library, or no use for one, layers and optimizers take
+TensorFlow's.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ struct Excitation {
     });
   }
 
-  // Calls add(pixel, sums) for each pixel; returns the sums by channel. They are made in blocks of
+  // Makes `sums` by channel, to which add(pixel, sums) adds a pixel. They are made in blocks of
   // pixels, to be rounded less than one long sum.
   template <class Add>
   void SumPixels(float* sums, Add add) const {
@@ -163,23 +163,13 @@ class SqueezeExciteGrad : public OpKernel {
                     Values(dx) + start);
     });
 
-    sizes.ForEach(sizes.channels, sizes.images * sizes.squeezed, [&](int64_t c) {
-      float* row = Values(d_reduce) + c * sizes.squeezed;
-      std::fill_n(row, sizes.squeezed, 0.0f);
-      for (int64_t n = 0; n < sizes.images; ++n) {
-        AddScaled(kept_of(n).means[c], &d_hidden[n * sizes.squeezed], sizes.squeezed, row);
-      }
-    });
-    sizes.ForEach(sizes.squeezed, sizes.images * sizes.channels, [&](int64_t s) {
-      float* row = Values(d_expand) + s * sizes.channels;
-      std::fill_n(row, sizes.channels, 0.0f);
-      for (int64_t n = 0; n < sizes.images; ++n) {
-        AddScaled(hidden[n * sizes.squeezed + s], &d_gates[n * sizes.channels], sizes.channels,
-                  row);
-      }
-    });
-    SumImages(d_hidden, sizes.images, sizes.squeezed, Values(d_reduce_bias));
-    SumImages(d_gates, sizes.images, sizes.channels, Values(d_expand_bias));
+    const auto mean = [&](int64_t n, int64_t c) { return kept_of(n).means[c]; };
+    const auto squeezed = [&](int64_t n, int64_t s) { return hidden[n * sizes.squeezed + s]; };
+    const auto one = [](int64_t, int64_t) { return 1.0f; };
+    SumImages(sizes, mean, sizes.channels, d_hidden, sizes.squeezed, Values(d_reduce));
+    SumImages(sizes, squeezed, sizes.squeezed, d_gates, sizes.channels, Values(d_expand));
+    SumImages(sizes, one, 1, d_hidden, sizes.squeezed, Values(d_reduce_bias));
+    SumImages(sizes, one, 1, d_gates, sizes.channels, Values(d_expand_bias));
   }
 
  private:
@@ -209,10 +199,18 @@ class SqueezeExciteGrad : public OpKernel {
     }
   }
 
-  static void SumImages(const std::vector<float>& values, int64_t images, int64_t size,
-                        float* sums) {
-    std::fill_n(sums, size, 0.0f);
-    for (int64_t n = 0; n < images; ++n) AddScaled(1.0f, &values[n * size], size, sums);
+  // Each of `rows` of the sums is that of the images' `values`, `width` of each, times
+  // factor(image, row).
+  template <class Factor>
+  static void SumImages(const Excitation& sizes, Factor factor, int64_t rows,
+                        const std::vector<float>& values, int64_t width, float* sums) {
+    sizes.ForEach(rows, sizes.images * width, [&](int64_t row) {
+      float* of_row = sums + row * width;
+      std::fill_n(of_row, width, 0.0f);
+      for (int64_t n = 0; n < sizes.images; ++n) {
+        AddScaled(factor(n, row), &values[n * width], width, of_row);
+      }
+    });
   }
 };
 

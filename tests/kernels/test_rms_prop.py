@@ -101,7 +101,7 @@ def test_what_is_no_number_does_not_vanish():
     assert np.isfinite(np.delete(variable.numpy(), [3, 20])).all()
 
 
-def test_one_replica_of_a_strategy(two_cpus):
+def test_replicas_of_a_strategy(two_cpus):
     """A strategy's variables change by its own ways."""
     two_cpus("""
         import keras
