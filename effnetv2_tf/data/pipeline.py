@@ -23,6 +23,7 @@ from effnetv2_tf.data.augment import (
     random_flip,
 )
 from effnetv2_tf.data.augmentation import EVALUATION, Augmentation
+from effnetv2_tf.data.branches import branches_as_calls
 from effnetv2_tf.data.decoding import decode_image, replace_invalid, to_channels
 from effnetv2_tf.data.small_images import SmallImages
 from effnetv2_tf.data.sources import IndexedSource, Source
@@ -142,6 +143,7 @@ class TrainingPipeline:
         size, channels = stage.image_size, self.channels or info.channels
         policy = self._policy(stage)
 
+        @branches_as_calls
         def decode(number: tf.Tensor, entry: Any) -> Any:
             example = self.source.fetch(entry)
             crop_seed, flip_seed, policy_seed, batch_seed = self._seeds(number)
@@ -238,6 +240,7 @@ class TrainingPipeline:
         mix = _mixing(self._augmentation_of(stage), stage.regularization)
         weights = _class_weight_vector(self.class_weights, self.source.info.num_classes)
 
+        @branches_as_calls
         def finish(
             images: tf.Tensor, valid: tf.Tensor, labels: tf.Tensor, seeds: Any, *names: tf.Tensor
         ) -> Any:
@@ -306,6 +309,7 @@ def evaluation_dataset(
     info = source.info
     channels = channels or info.channels
 
+    @branches_as_calls
     def decode(example: Example) -> Any:
         image, valid = example["image"], tf.constant(True)
         if info.encoded:
