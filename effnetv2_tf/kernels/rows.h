@@ -22,7 +22,7 @@ using tensorflow::TensorShape;
 
 constexpr int64_t kBlockElements = 16384;      // of rows that stay in a cache
 constexpr int64_t kStripElements = 128;        // that make a loop worth its beginning and end
-constexpr int64_t kElementsPerThread = 16384;  // that are worth waking a thread for
+constexpr int64_t kElementsPerThread = 65536;  // that are worth waking a thread for
 
 // exp(x) to a few units in the last place, of operations that a compiler makes vector ones of.
 inline float Exp(float x) {

@@ -84,7 +84,7 @@ def in_double_precision(norm, images):
 
 
 # Fewer and more channels than a strip has elements, images of several runs, blocks and remainders.
-SHAPES = [(2, 3, 5, 1), (4, 33, 31, 16), (3, 16, 16, 48), (2, 8, 8, 130), (16, 4, 4, 300)]
+SHAPES = [(2, 3, 5, 1), (9, 33, 31, 16), (3, 16, 16, 48), (2, 8, 8, 130), (16, 4, 4, 300)]
 
 
 @pytest.mark.parametrize("activation", [None, "silu"])
