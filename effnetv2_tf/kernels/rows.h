@@ -5,9 +5,12 @@
 #define EFFNETV2_TF_KERNELS_ROWS_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <thread>
 #include <vector>
 
 #include "tensorflow/core/framework/op_kernel.h"
@@ -68,6 +71,23 @@ inline absl::Status CheckChannels(const Tensor& image, int64_t channels) {
                                              image.shape().DebugString());
 }
 
+// Calls work(i) for each i below `count`. The caller and the threads that come take the next i when
+// they are free, so that the caller never waits for a thread that other work keeps busy.
+template <class Work>
+void Share(tensorflow::thread::ThreadPool* threads, int64_t count, Work work) {
+  struct Progress {
+    std::atomic<int64_t> next{0}, done{0};
+  };
+  const auto progress = std::make_shared<Progress>();
+  // `work` may refer to what the caller owns: a thread that comes too late does not touch it.
+  const auto take = [progress, count, &work] {
+    for (int64_t i; (i = progress->next++) < count; ++progress->done) work(i);
+  };
+  for (int64_t helper = 1; helper < count; ++helper) threads->Schedule(take);
+  take();
+  while (progress->done < count) std::this_thread::yield();
+}
+
 // Values by channel, again and again for each row of a strip.
 class ByColumn {
  public:
@@ -116,12 +136,9 @@ class Rows {
   // Calls work(run, first row, end of rows) for each run.
   template <class Work>
   void ForEachRun(Work work) const {
-    auto some = [&](int64_t run, int64_t end) {
-      for (; run < end; ++run) work(run, count * run / runs, count * (run + 1) / runs);
-    };
-    if (runs == 1) return some(0, 1);
-    constexpr int64_t kCost = 1 << 24;  // large: each run is worth a thread
-    pool_->workers->ParallelFor(runs, kCost, some);
+    Share(pool_->workers, runs, [&](int64_t run) {
+      work(run, count * run / runs, count * (run + 1) / runs);
+    });
   }
 
   // Calls work(run, first row, end of rows) for each block.
