@@ -92,9 +92,9 @@ class TrainingPipeline:
             for_example, for_batch = self._decode(stage), self._finish(stage)
         else:
             for_example, for_batch = self._draw(small), self._crop_and_finish(stage, small)
-        decoded = examples.map(for_example, num_parallel_calls=tf.data.AUTOTUNE)
+        decoded = examples.map(branches_as_calls(for_example), tf.data.AUTOTUNE)
         batches = decoded.batch(batch_size, drop_remainder=True)
-        batches = batches.map(for_batch, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = batches.map(branches_as_calls(for_batch), tf.data.AUTOTUNE)
         options = tf.data.Options()
         options.deterministic = True
         batches = batches.with_options(options)
@@ -143,7 +143,6 @@ class TrainingPipeline:
         size, channels = stage.image_size, self.channels or info.channels
         policy = self._policy(stage)
 
-        @branches_as_calls
         def decode(number: tf.Tensor, entry: Any) -> Any:
             example = self.source.fetch(entry)
             crop_seed, flip_seed, policy_seed, batch_seed = self._seeds(number)
@@ -240,7 +239,6 @@ class TrainingPipeline:
         mix = _mixing(self._augmentation_of(stage), stage.regularization)
         weights = _class_weight_vector(self.class_weights, self.source.info.num_classes)
 
-        @branches_as_calls
         def finish(
             images: tf.Tensor, valid: tf.Tensor, labels: tf.Tensor, seeds: Any, *names: tf.Tensor
         ) -> Any:
@@ -309,7 +307,6 @@ def evaluation_dataset(
     info = source.info
     channels = channels or info.channels
 
-    @branches_as_calls
     def decode(example: Example) -> Any:
         image, valid = example["image"], tf.constant(True)
         if info.encoded:
@@ -325,7 +322,7 @@ def evaluation_dataset(
         return image, encode_label(example["label"], info, share_labels), valid
 
     examples = source.epoch(0, seed=0, start=0, shuffle=False)
-    decoded = examples.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    decoded = examples.map(branches_as_calls(decode), tf.data.AUTOTUNE)
     if info.encoded:
         decoded = decoded.filter(lambda image, label, valid: valid)
     batches = decoded.batch(batch_size).map(
