@@ -84,10 +84,11 @@ struct Statistics {
 
 // The norm as z = x * scale + offset.
 struct Affine {
-  Affine(const Rows& rows, const Tensor& gamma, const Tensor& beta, const Statistics& statistics,
-         float epsilon)
-      : scale(rows.MakeColumns()), offset(rows.MakeColumns()) {
-    for (int64_t c = 0; c < rows.channels; ++c) {
+  explicit Affine(const Rows& rows) : scale(rows.MakeColumns()), offset(rows.MakeColumns()) {}
+
+  void Set(int64_t channels, const Tensor& gamma, const Tensor& beta, const Statistics& statistics,
+           float epsilon) {
+    for (int64_t c = 0; c < channels; ++c) {
       scale[c] = Values(gamma)[c] * statistics.InverseDeviation(c, epsilon);
       offset[c] = Values(beta)[c] - statistics.mean[c] * scale[c];
     }
@@ -116,28 +117,28 @@ class Forward : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(1, by_channel, &second));
     const Statistics statistics(Values(second), rows.channels);
 
+    Affine norm(rows);
     std::vector<Moments> by_run(rows.runs, Moments(rows));
-    rows.ForEachBlock([&](int64_t run, int64_t first, int64_t end) {
+    const auto add = [&](int64_t run, int64_t first, int64_t end) {
       by_run[run].Add(Values(x), first, end);
-    });
-    for (int64_t run = 1; run < rows.runs; ++run) by_run[0].Add(by_run[run]);
-
-    for (int64_t c = 0; c < rows.channels; ++c) {
-      statistics.mean[c] = by_run[0].mean(c);
-      statistics.variance[c] = by_run[0].variance(c);
-    }
-    if (context->num_inputs() > 3 && rows.count > 0) {
-      OP_REQUIRES_OK(context, Move(context, by_run[0], rows.channels));
-    }
-    const Affine norm(rows, context->input(1), context->input(2), statistics, epsilon_);
-    rows.ForEachRun([&](int64_t, int64_t first, int64_t end) {
+    };
+    const auto finish = [&] {
+      for (int64_t run = 1; run < rows.runs; ++run) by_run[0].Add(by_run[run]);
+      for (int64_t c = 0; c < rows.channels; ++c) {
+        statistics.mean[c] = by_run[0].mean(c);
+        statistics.variance[c] = by_run[0].variance(c);
+      }
+      norm.Set(rows.channels, context->input(1), context->input(2), statistics, epsilon_);
+      if (context->num_inputs() == 3 || rows.count == 0) return true;
+      context->SetStatus(Move(context, by_run[0], rows.channels));
+      return context->status().ok();
+    };
+    rows.InTwoPasses(add, finish, [&](int64_t start, int64_t size) {
       const float* __restrict scale = norm.scale.data();
       const float* __restrict offset = norm.offset.data();
-      rows.ForEachStrip(first, end, [&](int64_t start, int64_t size) {
-        const float* __restrict in = Values(x) + start;
-        float* __restrict out = Values(y) + start;
-        for (int64_t i = 0; i < size; ++i) out[i] = Activation::Value(in[i] * scale[i] + offset[i]);
-      });
+      const float* __restrict in = Values(x) + start;
+      float* __restrict out = Values(y) + start;
+      for (int64_t i = 0; i < size; ++i) out[i] = Activation::Value(in[i] * scale[i] + offset[i]);
     });
   }
 
@@ -175,14 +176,15 @@ class Backward : public OpKernel {
     const Rows rows(context, x, gamma.NumElements());
     Tensor saved = context->input(4);  // the same memory, which is only read
     const Statistics statistics(Values(&saved), rows.channels);
-    const Affine norm(rows, gamma, context->input(3), statistics, epsilon_);
+    Affine norm(rows);
+    norm.Set(rows.channels, gamma, context->input(3), statistics, epsilon_);
     ByColumn means = rows.MakeColumns();
     std::copy_n(statistics.mean, rows.channels, means.data());
     means.Repeat();
 
     // dz, that with respect to the normalised image, lies in dx between the passes.
     std::vector<Sums> by_run(rows.runs, Sums(rows));
-    rows.ForEachBlock([&](int64_t run, int64_t first, int64_t end) {
+    const auto add = [&](int64_t run, int64_t first, int64_t end) {
       Sums block(rows);
       rows.ForEachStrip(first, end, [&](int64_t start, int64_t size) {
         AddGradients(Values(dy) + start, Values(x) + start, norm, means, size, Values(dx) + start,
@@ -191,32 +193,32 @@ class Backward : public OpKernel {
       block.dz.Fold();
       block.product.Fold();
       by_run[run].Add(block, rows.channels);
-    });
-    for (int64_t run = 1; run < rows.runs; ++run) by_run[0].Add(by_run[run], rows.channels);
-
+    };
     // dx = scale * (dz - mean(dz) - x' * mean(dz * x')), x' being x normalised.
     ByColumn slope = rows.MakeColumns(), constant = rows.MakeColumns();
-    const float count = std::max<int64_t>(rows.count, 1);
-    for (int64_t c = 0; c < rows.channels; ++c) {
-      const float inverse = statistics.InverseDeviation(c, epsilon_);
-      Values(dbeta)[c] = by_run[0].dz[c];
-      Values(dgamma)[c] = by_run[0].product[c] * inverse;
-      slope[c] = -norm.scale[c] * inverse * Values(dgamma)[c] / count;
-      constant[c] = -norm.scale[c] * Values(dbeta)[c] / count - slope[c] * means[c];
-    }
-    slope.Repeat();
-    constant.Repeat();
-    rows.ForEachRun([&](int64_t, int64_t first, int64_t end) {
+    const auto finish = [&] {
+      for (int64_t run = 1; run < rows.runs; ++run) by_run[0].Add(by_run[run], rows.channels);
+      const float count = std::max<int64_t>(rows.count, 1);
+      for (int64_t c = 0; c < rows.channels; ++c) {
+        const float inverse = statistics.InverseDeviation(c, epsilon_);
+        Values(dbeta)[c] = by_run[0].dz[c];
+        Values(dgamma)[c] = by_run[0].product[c] * inverse;
+        slope[c] = -norm.scale[c] * inverse * Values(dgamma)[c] / count;
+        constant[c] = -norm.scale[c] * Values(dbeta)[c] / count - slope[c] * means[c];
+      }
+      slope.Repeat();
+      constant.Repeat();
+      return true;
+    };
+    rows.InTwoPasses(add, finish, [&](int64_t start, int64_t size) {
       const float* __restrict scales = norm.scale.data();
       const float* __restrict slopes = slope.data();
       const float* __restrict constants = constant.data();
-      rows.ForEachStrip(first, end, [&](int64_t start, int64_t size) {
-        const float* __restrict in = Values(x) + start;
-        float* __restrict out = Values(dx) + start;
-        for (int64_t i = 0; i < size; ++i) {
-          out[i] = out[i] * scales[i] + in[i] * slopes[i] + constants[i];
-        }
-      });
+      const float* __restrict in = Values(x) + start;
+      float* __restrict out = Values(dx) + start;
+      for (int64_t i = 0; i < size; ++i) {
+        out[i] = out[i] * scales[i] + in[i] * slopes[i] + constants[i];
+      }
     });
   }
 

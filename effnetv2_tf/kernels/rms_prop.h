@@ -36,10 +36,9 @@ class RmsProp : public OpKernel {
                           values[2] + first, std::min(kPiece, gradient.NumElements() - first)});
       }
     }
-    auto* workers = context->device()->tensorflow_cpu_worker_threads()->workers;
-    workers->ParallelFor(pieces.size(), kPiece, [&](int64_t i, int64_t end) {
-      for (; i < end; ++i) Update(pieces[i], rate);
-    });
+    const Pool& pool = *context->device()->tensorflow_cpu_worker_threads();
+    const auto update = [&](int64_t i) { Update(pieces[i], rate); };
+    Share(pool, ThreadsFor(pieces.size() * kPiece, pool), pieces.size(), update);
   }
 
  private:

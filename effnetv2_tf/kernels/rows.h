@@ -71,21 +71,79 @@ inline absl::Status CheckChannels(const Tensor& image, int64_t channels) {
                                              image.shape().DebugString());
 }
 
-// Calls work(i) for each i below `count`. The caller and the threads that come take the next i when
-// they are free, so that the caller never waits for a thread that other work keeps busy.
-template <class Work>
-void Share(tensorflow::thread::ThreadPool* threads, int64_t count, Work work) {
+// Calls of work(i) for each i below `count`, by whoever takes the next.
+class Pass {
+ public:
+  explicit Pass(int64_t count) : count_(count) {}
+
+  template <class Work>
+  void Take(const Work& work) {
+    for (int64_t i; (i = next_++) < count_; ++done_) work(i);
+  }
+
+  void Cancel() { next_ = count_; }
+  bool is_done() const { return done_ == count_; }
+
+ private:
+  const int64_t count_;
+  std::atomic<int64_t> next_{0}, done_{0};
+};
+
+using Pool = tensorflow::DeviceBase::CpuWorkerThreads;
+
+// How many threads so many elements are worth.
+inline int64_t ThreadsFor(int64_t elements, const Pool& pool) {
+  return std::clamp<int64_t>(elements / kElementsPerThread, 1, pool.num_threads);
+}
+
+// Waits for other threads, which are at work: for microseconds, most often, less than a change of
+// threads takes.
+template <class Condition>
+void WaitUntil(Condition holds) {
+  constexpr int kPolls = 1 << 16;
+  for (int polls = 0; !holds();) {
+    if (polls < kPolls) {
+      ++polls;
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+// Calls first(i) for each i below `count`, then between(), and unless that returns false second(i)
+// for each i below `pieces`. The caller and the threads that come, `workers` in all, take the next
+// i when they are free, so that the caller never waits for a thread that other work keeps busy; and
+// a thread that was woken for the first pass stays for the second.
+template <class First, class Between, class Second>
+void ShareTwice(const Pool& pool, int64_t workers, int64_t count, First first, Between between,
+                int64_t pieces, Second second) {
   struct Progress {
-    std::atomic<int64_t> next{0}, done{0};
+    Progress(int64_t count, int64_t pieces) : first(count), second(pieces) {}
+    Pass first, second;
+    std::atomic<bool> is_halfway{false};
   };
-  const auto progress = std::make_shared<Progress>();
-  // `work` may refer to what the caller owns: a thread that comes too late does not touch it.
-  const auto take = [progress, count, &work] {
-    for (int64_t i; (i = progress->next++) < count; ++progress->done) work(i);
+  const auto progress = std::make_shared<Progress>(count, pieces);
+  // The functions may refer to what the caller owns: a thread that comes too late calls neither.
+  const auto help = [progress, &first, &second] {
+    progress->first.Take(first);
+    WaitUntil([&] { return progress->is_halfway.load(); });
+    progress->second.Take(second);
   };
-  for (int64_t helper = 1; helper < count; ++helper) threads->Schedule(take);
-  take();
-  while (progress->done < count) std::this_thread::yield();
+  for (int64_t helper = 1; helper < workers; ++helper) pool.workers->Schedule(help);
+  progress->first.Take(first);
+  WaitUntil([&] { return progress->first.is_done(); });
+  const bool goes_on = between();
+  if (!goes_on) progress->second.Cancel();
+  progress->is_halfway = true;
+  if (!goes_on) return;
+  progress->second.Take(second);
+  WaitUntil([&] { return progress->second.is_done(); });
+}
+
+// The first pass alone.
+template <class Work>
+void Share(const Pool& pool, int64_t workers, int64_t count, Work work) {
+  ShareTwice(pool, workers, count, work, [] { return false; }, 0, [](int64_t) {});
 }
 
 // Values by channel, again and again for each row of a strip.
@@ -120,7 +178,7 @@ class ByColumn {
 // blocks that stay in a cache, and each block in strips, rows enough for long loops. The
 // runs depend on the number of threads alone, hence so do the sums' roundings.
 class Rows {
-  const tensorflow::DeviceBase::CpuWorkerThreads* const pool_;
+  const Pool* const pool_;
 
  public:
   Rows(OpKernelContext* context, const Tensor& image, int64_t channels)
@@ -128,26 +186,26 @@ class Rows {
         channels(channels),
         count(channels ? image.NumElements() / channels : 0),
         width(channels ? channels * std::max<int64_t>(1, kStripElements / channels) : 0),
-        runs(std::clamp<int64_t>(image.NumElements() / kElementsPerThread, 1, pool_->num_threads)) {
-  }
+        runs(ThreadsFor(image.NumElements(), *pool_)) {}
 
   ByColumn MakeColumns() const { return ByColumn(channels, width); }
 
-  // Calls work(run, first row, end of rows) for each run.
-  template <class Work>
-  void ForEachRun(Work work) const {
-    Share(pool_->workers, runs, [&](int64_t run) {
-      work(run, count * run / runs, count * (run + 1) / runs);
-    });
-  }
-
-  // Calls work(run, first row, end of rows) for each block.
-  template <class Work>
-  void ForEachBlock(Work work) const {
+  // Calls block(run, first row, end of rows) for each block, then between(), and unless that returns
+  // false strip(first element, number of elements) for each strip.
+  template <class Block, class Between, class Strip>
+  void InTwoPasses(Block block, Between between, Strip strip) const {
     const int64_t height = std::max<int64_t>(8, kBlockElements / std::max<int64_t>(channels, 1));
-    ForEachRun([&](int64_t run, int64_t first, int64_t end) {
-      for (; first < end; first += height) work(run, first, std::min(first + height, end));
-    });
+    const auto first_pass = [&](int64_t run) {
+      const int64_t end = count * (run + 1) / runs;
+      for (int64_t first = count * run / runs; first < end; first += height) {
+        block(run, first, std::min(first + height, end));
+      }
+    };
+    const int64_t pieces = runs > 1 ? kPiecesOfRun * runs : 1;
+    const auto second_pass = [&](int64_t piece) {
+      ForEachStrip(count * piece / pieces, count * (piece + 1) / pieces, strip);
+    };
+    ShareTwice(*pool_, runs, runs, first_pass, between, pieces, second_pass);
   }
 
   // Calls work(first element, number of elements) for each strip of these rows.
@@ -157,6 +215,9 @@ class Rows {
       work(start, std::min(width, end * channels - start));
     }
   }
+
+  // Of the second pass, which adds nothing up, for threads to end at the same time.
+  static constexpr int64_t kPiecesOfRun = 4;
 
   const int64_t channels, count, width, runs;
 };

@@ -40,13 +40,8 @@ struct Excitation {
   int64_t image() const { return pixels * channels; }
   int64_t kept() const { return 2 * channels + squeezed; }
 
-  // Calls work(i) for each i below `count`, with about so many operations in each.
-  template <class Work>
-  void ForEach(int64_t count, int64_t operations, Work work) const {
-    pool->workers->ParallelFor(count, operations, [&](int64_t i, int64_t end) {
-      for (; i < end; ++i) work(i);
-    });
-  }
+  // Threads to share the images.
+  int64_t workers() const { return std::min(images, ThreadsFor(images * image(), *pool)); }
 
   // Makes `sums` by channel, to which add(pixel, sums) adds a pixel. They are made in blocks of
   // pixels, to be rounded less than one long sum.
@@ -63,7 +58,7 @@ struct Excitation {
     }
   }
 
-  const tensorflow::DeviceBase::CpuWorkerThreads* const pool;
+  const Pool* const pool;
   const int64_t images, pixels, channels, squeezed;
 };
 
@@ -88,12 +83,13 @@ class SqueezeExcite : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
     const TensorShape kept_shape({sizes.images, sizes.kept()});
     OP_REQUIRES_OK(context, context->allocate_output(1, kept_shape, &second));
-    sizes.ForEach(sizes.images, 4 * sizes.image(), [&](int64_t n) {
+    const auto excite = [&](int64_t n) {
       const float* in = Values(x) + n * sizes.image();
       const Kept<float> kept(Values(second) + n * sizes.kept(), sizes);
       Excite(context, sizes, in, kept);
       Scale(in, kept.gates, sizes, Values(y) + n * sizes.image());
-    });
+    };
+    Share(*sizes.pool, sizes.workers(), sizes.images, excite);
   }
 
  private:
@@ -148,7 +144,7 @@ class SqueezeExciteGrad : public OpKernel {
     const auto kept_of = [&](int64_t n) {
       return Kept<const float>(Values(second) + n * sizes.kept(), sizes);
     };
-    sizes.ForEach(sizes.images, 6 * sizes.image(), [&](int64_t n) {
+    const auto by_image = [&](int64_t n) {
       const int64_t start = n * sizes.image();
       float* of_hidden = d_hidden.data() + n * sizes.squeezed;
       float* of_gates = d_gates.data() + n * sizes.channels;
@@ -161,15 +157,24 @@ class SqueezeExciteGrad : public OpKernel {
       }
       ImageGradient(Values(dy) + start, kept_of(n).gates, Values(reduce), of_hidden, sizes,
                     Values(dx) + start);
-    });
+    };
 
     const auto mean = [&](int64_t n, int64_t c) { return kept_of(n).means[c]; };
     const auto squeezed = [&](int64_t n, int64_t s) { return hidden[n * sizes.squeezed + s]; };
     const auto one = [](int64_t, int64_t) { return 1.0f; };
-    SumImages(sizes, mean, sizes.channels, d_hidden, sizes.squeezed, Values(d_reduce));
-    SumImages(sizes, squeezed, sizes.squeezed, d_gates, sizes.channels, Values(d_expand));
-    SumImages(sizes, one, 1, d_hidden, sizes.squeezed, Values(d_reduce_bias));
-    SumImages(sizes, one, 1, d_gates, sizes.channels, Values(d_expand_bias));
+    const auto go_on = [] { return true; };
+    const auto sum_images = [&](int64_t piece) {
+      const auto sum = [&](auto factor, int64_t rows, const std::vector<float>& values,
+                           int64_t width, Tensor* sums) {
+        const int64_t first = rows * piece / kPieces, end = rows * (piece + 1) / kPieces;
+        SumImages(sizes, factor, first, end, values, width, Values(sums));
+      };
+      sum(mean, sizes.channels, d_hidden, sizes.squeezed, d_reduce);
+      sum(squeezed, sizes.squeezed, d_gates, sizes.channels, d_expand);
+      sum(one, 1, d_hidden, sizes.squeezed, d_reduce_bias);
+      sum(one, 1, d_gates, sizes.channels, d_expand_bias);
+    };
+    ShareTwice(*sizes.pool, sizes.workers(), sizes.images, by_image, go_on, kPieces, sum_images);
   }
 
  private:
@@ -199,19 +204,21 @@ class SqueezeExciteGrad : public OpKernel {
     }
   }
 
-  // Each of `rows` of the sums is that of the images' `values`, `width` of each, times
+  // Each of these rows of the sums is that of the images' `values`, `width` of each, times
   // factor(image, row).
   template <class Factor>
-  static void SumImages(const Excitation& sizes, Factor factor, int64_t rows,
+  static void SumImages(const Excitation& sizes, Factor factor, int64_t first, int64_t end,
                         const std::vector<float>& values, int64_t width, float* sums) {
-    sizes.ForEach(rows, sizes.images * width, [&](int64_t row) {
+    for (int64_t row = first; row < end; ++row) {
       float* of_row = sums + row * width;
       std::fill_n(of_row, width, 0.0f);
       for (int64_t n = 0; n < sizes.images; ++n) {
         AddScaled(factor(n, row), &values[n * width], width, of_row);
       }
-    });
+    }
   }
+
+  static constexpr int64_t kPieces = 16;  // of the sums' rows, which threads share
 };
 
 }  // namespace effnetv2_tf
