@@ -33,6 +33,7 @@ from effnetv2_tf.models.layers import (
     MBConv,
     PointwiseConv2D,
     ProxyNorm,
+    SpatialConv2D,
     SqueezeExcite,
     StochasticDepth,
 )
@@ -295,6 +296,7 @@ def _bias(layer: Any, size: int) -> np.ndarray:
 _CONVOLUTIONS = (
     keras.layers.DepthwiseConv2D,
     keras.layers.Conv2D,
+    SpatialConv2D,
     PointwiseConv2D,
     GroupConv2D,
 )
@@ -303,6 +305,7 @@ _CONVOLUTIONS = (
 _BUILDERS: dict[type, Callable[..., Step]] = {
     keras.layers.DepthwiseConv2D: _depthwise,
     keras.layers.Conv2D: _convolution,
+    SpatialConv2D: _convolution,
     PointwiseConv2D: _pointwise,
     GroupConv2D: _group_convolution,
     GroupNorm: _group_norm,

@@ -3,6 +3,7 @@
 // most of what takes a compiler its time.
 
 #include "batch_norm.h"
+#include "conv3x3.h"
 #include "rms_prop.h"
 #include "squeeze_excite.h"
 #include "tensorflow/core/framework/op.h"
@@ -43,6 +44,20 @@ absl::Status ExciteGradShapes(InferenceContext* context) {
   context->set_output(2, context->Vector(context->Dim(reduce, 3)));
   context->set_output(3, expand);
   context->set_output(4, context->Vector(context->Dim(expand, 3)));
+  return absl::OkStatus();
+}
+
+absl::Status ConvolutionShape(InferenceContext* context) {
+  tensorflow::shape_inference::ShapeHandle x, kernel, y;
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 4, &x));
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(1), 4, &kernel));
+  TF_RETURN_IF_ERROR(context->ReplaceDim(x, 3, context->Dim(kernel, 3), &y));
+  context->set_output(0, y);
+  return absl::OkStatus();
+}
+
+absl::Status ConvolutionGradShapes(InferenceContext* context) {
+  for (int i = 0; i < 2; ++i) context->set_output(i, context->input(i + 1));
   return absl::OkStatus();
 }
 
@@ -123,6 +138,20 @@ REGISTER_OP("Effnetv2SqueezeExciteGrad")
     .Output("d_expand_bias: float")
     .SetShapeFn(ExciteGradShapes);
 
+REGISTER_OP("Effnetv2Conv3x3")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Output("y: float")
+    .SetShapeFn(ConvolutionShape);
+
+REGISTER_OP("Effnetv2Conv3x3Grad")
+    .Input("dy: float")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Output("dx: float")
+    .Output("dkernel: float")
+    .SetShapeFn(ConvolutionGradShapes);
+
 REGISTER_OP("Effnetv2AsRows").Input("x: float").Output("rows: float").SetShapeFn(RowsShape);
 
 REGISTER_OP("Effnetv2ShapedAs")
@@ -150,6 +179,8 @@ REGISTER_CPU_KERNEL("Effnetv2BatchNormGrad", Backward<Identity>);
 REGISTER_CPU_KERNEL("Effnetv2BatchNormSiluGrad", Backward<Silu>);
 REGISTER_CPU_KERNEL("Effnetv2SqueezeExcite", SqueezeExcite);
 REGISTER_CPU_KERNEL("Effnetv2SqueezeExciteGrad", SqueezeExciteGrad);
+REGISTER_CPU_KERNEL("Effnetv2Conv3x3", winograd::Conv3x3);
+REGISTER_CPU_KERNEL("Effnetv2Conv3x3Grad", winograd::Conv3x3Grad);
 REGISTER_CPU_KERNEL("Effnetv2AsRows", AsRows);
 REGISTER_CPU_KERNEL("Effnetv2ShapedAs", ShapedAs);
 REGISTER_CPU_KERNEL("Effnetv2RmsProp", RmsProp);

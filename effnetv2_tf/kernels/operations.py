@@ -41,6 +41,8 @@ def _library() -> Any:
         tf.RegisterGradient(f"Effnetv2BatchNorm{name}")(gradient)
     gradient = functools.partial(_excite_gradient, library.effnetv2_squeeze_excite_grad)
     tf.RegisterGradient("Effnetv2SqueezeExcite")(gradient)
+    gradient = functools.partial(_convolution_gradient, library.effnetv2_conv3x3_grad)
+    tf.RegisterGradient("Effnetv2Conv3x3")(gradient)
     rows, shaped_as = library.effnetv2_as_rows, library.effnetv2_shaped_as
     tf.RegisterGradient("Effnetv2AsRows")(lambda op, dy: shaped_as(dy, op.inputs[0]))
     tf.RegisterGradient("Effnetv2ShapedAs")(lambda op, dy: (rows(dy), None))
@@ -106,6 +108,21 @@ def squeeze_excite_for(activation: str | None, dtype: tf.DType) -> Any:
     return _library().effnetv2_squeeze_excite
 
 
+def conv3x3_for(dtype: tf.DType) -> Any:
+    """The operation of a 3x3 convolution with stride 1 and "same" padding, or None.
+
+    By Winograd's algorithm, whose results are rounded about twice as much as TensorFlow's.
+
+    Args:
+      dtype: of the images.
+
+    Returns:
+      A function of `x` (batch, height, width, channels) and `kernel` (3, 3, channels, filters),
+      both by name.
+    """
+    return _library().effnetv2_conv3x3 if _can_take(dtype) else None
+
+
 def views_for(dtype: tf.DType) -> Any:
     """The operations that change shapes, or None if there are none.
 
@@ -161,3 +178,8 @@ def _excite_gradient(gradient: Any, operation: Any, dy: tf.Tensor, *_: Any) -> t
         expand_kernel=expand_kernel,
         kept=operation.outputs[1],
     )
+
+
+def _convolution_gradient(gradient: Any, operation: Any, dy: tf.Tensor) -> tuple:
+    x, kernel = operation.inputs
+    return gradient(dy=dy, x=x, kernel=kernel)

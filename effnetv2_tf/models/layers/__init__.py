@@ -11,6 +11,7 @@ from effnetv2_tf.models.layers.mbconv import MBConv
 from effnetv2_tf.models.layers.nasnet_cell import NASNetCell
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
 from effnetv2_tf.models.layers.proxy_norm import ProxyNorm
+from effnetv2_tf.models.layers.spatial_conv import SpatialConv2D
 from effnetv2_tf.models.layers.squeeze_excite import SqueezeExcite
 from effnetv2_tf.models.layers.stochastic_depth import StochasticDepth
 
@@ -26,6 +27,7 @@ __all__ = [
     "NASNetCell",
     "PointwiseConv2D",
     "ProxyNorm",
+    "SpatialConv2D",
     "SqueezeExcite",
     "StochasticDepth",
 ]

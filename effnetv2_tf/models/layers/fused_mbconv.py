@@ -48,7 +48,7 @@ class FusedMBConv(ResidualBlock):
         x = inputs  # (b, h, w, input_filters)
         if self.pad is not None:
             x = self.pad(x)
-        x = self.fused(x)  # (b, h / stride, w / stride, expanded)
+        x = self.fused(x, training=training)  # (b, h / stride, w / stride, expanded)
         x = self.fused_norm(x, training=training)
         if self.squeeze_excite is not None:
             x = self.squeeze_excite(x, training=training)

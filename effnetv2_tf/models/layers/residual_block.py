@@ -15,6 +15,7 @@ from effnetv2_tf.models.layers.initializers import conv_initializer
 from effnetv2_tf.models.layers.norms import NormFactory
 from effnetv2_tf.models.layers.padding import symmetric_padding
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
+from effnetv2_tf.models.layers.spatial_conv import SpatialConv2D
 from effnetv2_tf.models.layers.squeeze_excite import SqueezeExcite
 from effnetv2_tf.models.layers.stochastic_depth import StochasticDepth
 from effnetv2_tf.models.scaling import side_after_stride
@@ -115,7 +116,7 @@ class ResidualBlock(keras_compat.Layer):
     def _conv(self, filters: int, kernel_size: int, stride: int, name: str) -> keras.layers.Layer:
         if kernel_size == 1 and stride == 1:
             return PointwiseConv2D(filters, dtype=self.dtype_policy, name=name)
-        return keras.layers.Conv2D(
+        return SpatialConv2D(
             filters,
             kernel_size,
             strides=stride,

@@ -1,0 +1,146 @@
+// Products of matrices that stay in a cache: vectors of the processor's width, whose sums stay in its
+// registers.
+
+#ifndef EFFNETV2_TF_KERNELS_PRODUCTS_H_
+#define EFFNETV2_TF_KERNELS_PRODUCTS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+namespace effnetv2_tf {
+
+// Elements of a vector, and rows of a product at a time: with `kWidest` vectors of each as many sums
+// as there are registers, less those for the factors.
+#if defined(__AVX512F__)
+constexpr int64_t kWidth = 16, kRows = 8;
+#elif defined(__AVX__)
+constexpr int64_t kWidth = 8, kRows = 4;
+#else
+constexpr int64_t kWidth = 4, kRows = 4;
+#endif
+constexpr int64_t kWidest = 3;
+
+typedef float Vector __attribute__((vector_size(kWidth * sizeof(float))));
+
+// The first `size` elements, then zeros.
+inline Vector LoadPart(const float* from, int64_t size) {
+  Vector vector{};
+  std::memcpy(&vector, from, size * sizeof(float));
+  return vector;
+}
+
+// Of a vector, or of a single float.
+template <class Values>
+Values Load(const float* from) {
+  Values values;
+  std::memcpy(&values, from, sizeof values);
+  return values;
+}
+
+template <class Values>
+void Store(Values values, float* to) {
+  std::memcpy(to, &values, sizeof values);
+}
+
+// Calls work(channel, Values{}) with vectors that cover all channels, the last one some of them
+// again; where there are fewer than a vector has, with floats.
+template <class Work>
+void ForEachVector(int64_t channels, Work work) {
+  if (channels < kWidth) {
+    for (int64_t c = 0; c < channels; ++c) work(c, 0.0f);
+  } else {
+    for (int64_t c = 0; c < channels; c += kWidth) work(std::min(c, channels - kWidth), Vector{});
+  }
+}
+
+// A matrix's columns in panels, one after the other, each up to kWidest vectors wide, filled up with
+// columns that are nobody's.
+class Panels {
+ public:
+  explicit Panels(int64_t columns)
+      : columns(columns),
+        vectors_((columns + kWidth - 1) / kWidth),
+        widest_(vectors_ % kWidest == 0 ? kWidest : kWidest - 1) {}
+
+  // Elements of a row, all panels together.
+  int64_t width() const { return vectors_ * kWidth; }
+
+  // Where the vector with a column of a row lies, in a matrix of `rows` rows.
+  int64_t Find(int64_t row, int64_t column, int64_t rows) const {
+    const int64_t first = column / kWidth / widest_ * widest_;
+    return first * kWidth * rows + row * VectorsAt(first) * kWidth + column - first * kWidth;
+  }
+
+  // Calls work(first column, vectors) for each panel.
+  template <class Work>
+  void ForEach(Work work) const {
+    for (int64_t first = 0; first < vectors_; first += widest_) {
+      work(first * kWidth, VectorsAt(first));
+    }
+  }
+
+  // Calls work(first column, load) for each vector, where load(from) is a vector of that many columns
+  // as there are, then zeros.
+  template <class Work>
+  void ForEachVector(Work work) const {
+    for (int64_t column = 0; column < columns; column += kWidth) {
+      const int64_t size = columns - column;
+      if (size >= kWidth) {
+        work(column, [](const float* from) { return Load<Vector>(from); });
+      } else {
+        work(column, [size](const float* from) { return LoadPart(from, size); });
+      }
+    }
+  }
+
+  const int64_t columns;
+
+ private:
+  int64_t VectorsAt(int64_t first) const { return std::min(widest_, vectors_ - first); }
+
+  const int64_t vectors_, widest_;
+};
+
+// The left matrix of a product, `inner` columns of it.
+struct Left {
+  const float* values;
+  int64_t row_step, column_step, inner;
+};
+
+// kRows rows of left * panel, added to what is in `to`, or in place of it. Unrolled, or the sums
+// would not be in registers; added at the end, for sums of sums are rounded less than long ones.
+template <int vectors, bool adds>
+void Multiply(const Left& left, const float* panel, float* to) {
+  Vector sums[kRows][vectors] = {};
+  const auto for_each_sum = [&](auto work) {
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 3
+      for (int64_t v = 0; v < vectors; ++v) work(sums[r][v], to + (r * vectors + v) * kWidth);
+    }
+  };
+  for (int64_t i = 0; i < left.inner; ++i) {
+    Vector row[vectors];
+#pragma GCC unroll 3
+    for (int64_t v = 0; v < vectors; ++v) row[v] = Load<Vector>(panel + (i * vectors + v) * kWidth);
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < kRows; ++r) {
+      const float factor = left.values[r * left.row_step + i * left.column_step];
+#pragma GCC unroll 3
+      for (int64_t v = 0; v < vectors; ++v) sums[r][v] += factor * row[v];
+    }
+  }
+  for_each_sum([](Vector sum, float* at) { Store(adds ? Load<Vector>(at) + sum : sum, at); });
+}
+
+template <bool adds>
+void Multiply(const Left& left, const float* panel, int64_t vectors, float* to) {
+  const auto multiply =
+      vectors == 3 ? Multiply<3, adds> : vectors == 2 ? Multiply<2, adds> : Multiply<1, adds>;
+  multiply(left, panel, to);
+}
+
+}  // namespace effnetv2_tf
+
+#endif  // EFFNETV2_TF_KERNELS_PRODUCTS_H_
