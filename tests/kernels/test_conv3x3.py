@@ -89,7 +89,7 @@ def test_any_shape(batch, height, width, channels, filters):
 
 
 def test_rounding_is_of_the_order_of_tensorflows():
-    """By the root mean square of the errors, twice it; with the usual points it would be four times."""
+    """By the root mean square, twice its errors; with the usual points it would be four times."""
     layer, images = make_layer(48, 192), images_of((8, 32, 32, 48))
     truth = step_in_float64(layer, images)
     for name, ours, theirs, right in zip(
