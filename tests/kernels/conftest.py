@@ -1,5 +1,6 @@
 """What the tests of compiled operations share."""
 
+import numpy as np
 import pytest
 
 from effnetv2_tf import keras_compat
@@ -20,3 +21,16 @@ def compiled():
         pytest.skip(str(error))
     operations._library.cache_clear()  # it had found none
     assert operations.in_use()
+
+
+@pytest.fixture(scope="session")
+def assert_near():
+    """Compares named arrays, each within a part of its largest value: roundings differ."""
+
+    def compare(names, found, expected, tolerance):
+        for name, a, b in zip(names, found, expected, strict=True):
+            assert a.shape == b.shape
+            worst = np.abs(a - b).max(initial=0.0) / max(np.abs(b).max(initial=0.0), 1e-3)
+            assert worst < tolerance, f"{name}: {worst:.2g} of the largest value apart"
+
+    return compare

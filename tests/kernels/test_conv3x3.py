@@ -48,15 +48,6 @@ def step(layer, images, training):
     return [np.array(x) for x in run(tf.constant(images))]
 
 
-def compare(layer, images, tolerance=2e-5):
-    """Within a part of each array's largest value: sums are of other products, and rounded so."""
-    found, expected = step(layer, images, True), step(layer, images, False)
-    for name, a, b in zip(NAMES, found, expected, strict=True):
-        assert a.shape == b.shape
-        worst = np.abs(a - b).max(initial=0.0) / max(np.abs(b).max(initial=0.0), 1e-3)
-        assert worst < tolerance, f"{name}: {worst:.2g} of the largest value apart"
-
-
 # Channels for panels of one, two and three vectors and a part of one; images that end within a
 # tile; tiles for several blocks; images for several threads.
 @pytest.mark.parametrize(
@@ -72,8 +63,9 @@ def compare(layer, images, tolerance=2e-5):
     ],
     ids=str,
 )
-def test_numbers_are_tensorflows(shape, filters):
-    compare(make_layer(shape[-1], filters), images_of(shape))
+def test_numbers_are_tensorflows(assert_near, shape, filters):
+    layer, images = make_layer(shape[-1], filters), images_of(shape)
+    assert_near(NAMES, step(layer, images, True), step(layer, images, False), 2e-5)
 
 
 @settings(max_examples=25)
@@ -84,8 +76,9 @@ def test_numbers_are_tensorflows(shape, filters):
     channels=st.integers(1, 70),
     filters=st.integers(1, 70),
 )
-def test_any_shape(batch, height, width, channels, filters):
-    compare(make_layer(channels, filters), images_of((batch, height, width, channels)), 1e-4)
+def test_any_shape(assert_near, batch, height, width, channels, filters):
+    layer, images = make_layer(channels, filters), images_of((batch, height, width, channels))
+    assert_near(NAMES, step(layer, images, True), step(layer, images, False), 1e-4)
 
 
 def test_rounding_is_of_the_order_of_tensorflows():

@@ -42,15 +42,6 @@ def step(layer, images, training):
     return [np.array(x) for x in run(tf.constant(images))]
 
 
-def compare(layer, images, tolerance=2e-5):
-    """Within a part of each array's largest value: sums of thousands are rounded differently."""
-    found, expected = step(layer, images, True), step(layer, images, False)
-    for name, a, b in zip(NAMES, found, expected, strict=True):
-        assert a.shape == b.shape
-        worst = np.abs(a - b).max(initial=0.0) / max(np.abs(b).max(initial=0.0), 1e-3)
-        assert worst < tolerance, f"{name}: {worst:.2g} of the largest value apart"
-
-
 # Fewer and more channels than a vector or a sum of 16, more pixels than a block of 64, images for
 # several threads.
 @pytest.mark.parametrize(
@@ -58,8 +49,9 @@ def compare(layer, images, tolerance=2e-5):
     [((2, 3, 5, 1), 1), ((9, 33, 31, 16), 4), ((3, 16, 16, 96), 8), ((16, 4, 4, 300), 48)],
     ids=str,
 )
-def test_numbers_are_tensorflows(shape, squeezed):
-    compare(make_layer(shape[-1], squeezed), images_of(shape))
+def test_numbers_are_tensorflows(assert_near, shape, squeezed):
+    layer, images = make_layer(shape[-1], squeezed), images_of(shape)
+    assert_near(NAMES, step(layer, images, True), step(layer, images, False), 2e-5)
 
 
 @settings(max_examples=25)
@@ -70,8 +62,9 @@ def test_numbers_are_tensorflows(shape, squeezed):
     channels=st.integers(1, 80),
     squeezed=st.integers(1, 40),
 )
-def test_any_shape(batch, height, width, channels, squeezed):
-    compare(make_layer(channels, squeezed), images_of((batch, height, width, channels)), 2e-4)
+def test_any_shape(assert_near, batch, height, width, channels, squeezed):
+    layer, images = make_layer(channels, squeezed), images_of((batch, height, width, channels))
+    assert_near(NAMES, step(layer, images, True), step(layer, images, False), 2e-4)
 
 
 def test_many_pixels_cost_no_accuracy():
