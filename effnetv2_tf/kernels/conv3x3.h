@@ -12,6 +12,11 @@ namespace winograd {
 
 constexpr int64_t kCacheBytes = 1 << 19;
 
+// Stores values at the points, `step` elements from one point to the next.
+inline auto StoreAt(float* to, int64_t step) {
+  return [=](int i, int j, auto values) { Store(values, to + (i * kSide + j) * step); };
+}
+
 // A block's tiles of the input at the points: matrices (block, channels), one for each point.
 inline void TransformInput(const Tiled& images, const float* x, int64_t first, int64_t tiles,
                            int64_t block, float* copy, float* to) {
@@ -24,7 +29,7 @@ inline void TransformInput(const Tiled& images, const float* x, int64_t first, i
       float* at = to + t * channels + c;
       ToPoints<Values>(
           kOfInput, [&](int i, int j) { return Load<Values>(rows[i] + j * channels + c); },
-          [&](int i, int j, Values values) { Store(values, at + (i * kSide + j) * point); });
+          StoreAt(at, point));
     });
   }
 }
@@ -34,11 +39,11 @@ inline void TransformInput(const Tiled& images, const float* x, int64_t first, i
 inline void TransformKernelRow(const float* const (&taps)[kKernel][kKernel], int64_t row,
                                int64_t rows, const Panels& panels, float* to) {
   const int64_t point = rows * panels.width();
-  panels.ForEachVector([&](int64_t column, auto load) {
+  panels.ForEachVector([&](int64_t column, auto part) {
     float* at = to + panels.Find(row, column, rows);
     ToPoints<Vector>(
-        kOfKernel, [&](int i, int j) { return load(taps[i][j] + column); },
-        [&](int i, int j, Vector values) { Store(values, at + (i * kSide + j) * point); });
+        kOfKernel, [&](int i, int j) { return part.Load(taps[i][j] + column); },
+        StoreAt(at, point));
   });
 }
 
@@ -151,21 +156,20 @@ class KernelGradient {
   void Finish(const float* sums, int64_t parts, float* to) const {
     const int64_t point = rows_ * panels_.width();
     for (int64_t c = 0; c < images_.channels; ++c) {
-      for (int64_t column = 0; column < panels_.columns; column += kWidth) {
-        const int64_t count = std::min(kWidth, panels_.columns - column);
+      panels_.ForEachVector([&](int64_t column, auto part) {
         const float* at = sums + panels_.Find(c, column, rows_);
         const auto add_parts = [&](int i, int j) {
           Vector sum{};
-          for (int64_t part = 0; part < parts; ++part) {
-            sum += Load<Vector>(at + part * size() + (i * kSide + j) * point);
+          for (int64_t k = 0; k < parts; ++k) {
+            sum += Load<Vector>(at + k * size() + (i * kSide + j) * point);
           }
           return sum;
         };
         FromPoints<Vector>(kOfKernel, add_parts, [&](int i, int j, Vector values) {
           const int64_t row = (i * kKernel + j) * images_.channels + c;
-          std::memcpy(to + row * panels_.columns + column, &values, count * sizeof(float));
+          part.Store(values, to + row * panels_.columns + column);
         });
-      }
+      });
     }
   }
 
@@ -176,11 +180,11 @@ class KernelGradient {
     for (int64_t t = 0; t < count; ++t) {
       const float* rows[kTile];
       outputs_.Read(dy_, first + t, 0, copy, rows);
-      panels_.ForEachVector([&](int64_t column, auto load) {
+      panels_.ForEachVector([&](int64_t column, auto part) {
         float* at = to + panels_.Find(t, column, block);
         ToPoints<Vector>(
-            kOfOutput, [&](int i, int j) { return load(rows[i] + j * channels + column); },
-            [&](int i, int j, Vector values) { Store(values, at + (i * kSide + j) * point); });
+            kOfOutput, [&](int i, int j) { return part.Load(rows[i] + j * channels + column); },
+            StoreAt(at, point));
       });
     }
   }
@@ -203,9 +207,6 @@ inline absl::Status CheckKernel(const Tensor& kernel) {
 inline int64_t ConvolutionThreads(int64_t elements, const Pool& pool) {
   return ThreadsFor(4 * elements, pool);
 }
-
-// Several for each thread, for threads to end at the same time.
-inline int64_t PiecesFor(int64_t workers) { return workers > 1 ? 4 * workers : 1; }
 
 class Conv3x3 : public OpKernel {
  public:

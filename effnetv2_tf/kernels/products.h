@@ -23,13 +23,6 @@ constexpr int64_t kWidest = 3;
 
 typedef float Vector __attribute__((vector_size(kWidth * sizeof(float))));
 
-// The first `size` elements, then zeros.
-inline Vector LoadPart(const float* from, int64_t size) {
-  Vector vector{};
-  std::memcpy(&vector, from, size * sizeof(float));
-  return vector;
-}
-
 // Of a vector, or of a single float.
 template <class Values>
 Values Load(const float* from) {
@@ -42,6 +35,23 @@ template <class Values>
 void Store(Values values, float* to) {
   std::memcpy(to, &values, sizeof values);
 }
+
+// A vector of a matrix's row, of which the last can be of fewer columns than it has elements.
+struct WholeVector {
+  static Vector Load(const float* from) { return effnetv2_tf::Load<Vector>(from); }
+  static void Store(Vector vector, float* to) { effnetv2_tf::Store(vector, to); }
+};
+
+struct PartOfVector {
+  Vector Load(const float* from) const {  // then zeros
+    Vector vector{};
+    std::memcpy(&vector, from, size * sizeof(float));
+    return vector;
+  }
+  void Store(Vector vector, float* to) const { std::memcpy(to, &vector, size * sizeof(float)); }
+
+  int64_t size;
+};
 
 // Calls work(channel, Values{}) with vectors that cover all channels, the last one some of them
 // again; where there are fewer than a vector has, with floats.
@@ -80,16 +90,15 @@ class Panels {
     }
   }
 
-  // Calls work(first column, load) for each vector, where load(from) is a vector of that many columns
-  // as there are, then zeros.
+  // Calls work(first column, part) for each vector, where `part` loads and stores as much of one as
+  // there are columns.
   template <class Work>
   void ForEachVector(Work work) const {
     for (int64_t column = 0; column < columns; column += kWidth) {
-      const int64_t size = columns - column;
-      if (size >= kWidth) {
-        work(column, [](const float* from) { return Load<Vector>(from); });
+      if (columns - column >= kWidth) {
+        work(column, WholeVector{});
       } else {
-        work(column, [size](const float* from) { return LoadPart(from, size); });
+        work(column, PartOfVector{columns - column});
       }
     }
   }

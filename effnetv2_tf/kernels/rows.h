@@ -96,6 +96,9 @@ inline int64_t ThreadsFor(int64_t elements, const Pool& pool) {
   return std::clamp<int64_t>(elements / kElementsPerThread, 1, pool.num_threads);
 }
 
+// Pieces of work for so many threads: several for each, for them to end at the same time.
+inline int64_t PiecesFor(int64_t workers) { return workers > 1 ? 4 * workers : 1; }
+
 // Waits for other threads, which are at work: for microseconds, most often, less than a change of
 // threads takes.
 template <class Condition>
@@ -201,7 +204,7 @@ class Rows {
         block(run, first, std::min(first + height, end));
       }
     };
-    const int64_t pieces = runs > 1 ? kPiecesOfRun * runs : 1;
+    const int64_t pieces = PiecesFor(runs);  // of the second pass, which adds nothing up
     const auto second_pass = [&](int64_t piece) {
       ForEachStrip(count * piece / pieces, count * (piece + 1) / pieces, strip);
     };
@@ -215,9 +218,6 @@ class Rows {
       work(start, std::min(width, end * channels - start));
     }
   }
-
-  // Of the second pass, which adds nothing up, for threads to end at the same time.
-  static constexpr int64_t kPiecesOfRun = 4;
 
   const int64_t channels, count, width, runs;
 };
