@@ -25,6 +25,7 @@ from effnetv2_tf.export.graph_steps import (
 from effnetv2_tf.models.layer_calls import layer_of, nodes_in_order
 from effnetv2_tf.models.layers import (
     BatchNorm,
+    DepthwiseConv2D,
     Dropout,
     FusedMBConv,
     GroupConv2D,
@@ -295,6 +296,7 @@ def _bias(layer: Any, size: int) -> np.ndarray:
 
 _CONVOLUTIONS = (
     keras.layers.DepthwiseConv2D,
+    DepthwiseConv2D,
     keras.layers.Conv2D,
     SpatialConv2D,
     PointwiseConv2D,
@@ -304,6 +306,7 @@ _CONVOLUTIONS = (
 # nothing here should depend on that.
 _BUILDERS: dict[type, Callable[..., Step]] = {
     keras.layers.DepthwiseConv2D: _depthwise,
+    DepthwiseConv2D: _depthwise,
     keras.layers.Conv2D: _convolution,
     SpatialConv2D: _convolution,
     PointwiseConv2D: _pointwise,

@@ -4,6 +4,7 @@
 
 #include "batch_norm.h"
 #include "conv3x3.h"
+#include "depthwise.h"
 #include "rms_prop.h"
 #include "squeeze_excite.h"
 #include "tensorflow/core/framework/op.h"
@@ -58,6 +59,21 @@ absl::Status ConvolutionShape(InferenceContext* context) {
 
 absl::Status ConvolutionGradShapes(InferenceContext* context) {
   for (int i = 0; i < 2; ++i) context->set_output(i, context->input(i + 1));
+  return absl::OkStatus();
+}
+
+absl::Status DepthwiseShape(InferenceContext* context) {
+  int64_t stride;
+  TF_RETURN_IF_ERROR(context->GetAttr("stride", &stride));
+  tensorflow::shape_inference::ShapeHandle shape;
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 4, &shape));
+  for (int axis : {1, 2}) {
+    tensorflow::shape_inference::DimensionHandle side;
+    TF_RETURN_IF_ERROR(context->Add(context->Dim(shape, axis), stride - 1, &side));
+    TF_RETURN_IF_ERROR(context->Divide(side, stride, /*evenly_divisible=*/false, &side));
+    TF_RETURN_IF_ERROR(context->ReplaceDim(shape, axis, side, &shape));
+  }
+  context->set_output(0, shape);
   return absl::OkStatus();
 }
 
@@ -152,6 +168,23 @@ REGISTER_OP("Effnetv2Conv3x3Grad")
     .Output("dkernel: float")
     .SetShapeFn(ConvolutionGradShapes);
 
+// `kernel`: (side, side, channels, 1).
+REGISTER_OP("Effnetv2DepthwiseConv")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Output("y: float")
+    .Attr("stride: int")
+    .SetShapeFn(DepthwiseShape);
+
+REGISTER_OP("Effnetv2DepthwiseConvGrad")
+    .Input("dy: float")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Output("dx: float")
+    .Output("dkernel: float")
+    .Attr("stride: int")
+    .SetShapeFn(ConvolutionGradShapes);
+
 REGISTER_OP("Effnetv2AsRows").Input("x: float").Output("rows: float").SetShapeFn(RowsShape);
 
 REGISTER_OP("Effnetv2ShapedAs")
@@ -181,6 +214,8 @@ REGISTER_CPU_KERNEL("Effnetv2SqueezeExcite", SqueezeExcite);
 REGISTER_CPU_KERNEL("Effnetv2SqueezeExciteGrad", SqueezeExciteGrad);
 REGISTER_CPU_KERNEL("Effnetv2Conv3x3", winograd::Conv3x3);
 REGISTER_CPU_KERNEL("Effnetv2Conv3x3Grad", winograd::Conv3x3Grad);
+REGISTER_CPU_KERNEL("Effnetv2DepthwiseConv", depthwise::DepthwiseConv);
+REGISTER_CPU_KERNEL("Effnetv2DepthwiseConvGrad", depthwise::DepthwiseConvGrad);
 REGISTER_CPU_KERNEL("Effnetv2AsRows", AsRows);
 REGISTER_CPU_KERNEL("Effnetv2ShapedAs", ShapedAs);
 REGISTER_CPU_KERNEL("Effnetv2RmsProp", RmsProp);

@@ -43,6 +43,8 @@ def _library() -> Any:
     tf.RegisterGradient("Effnetv2SqueezeExcite")(gradient)
     gradient = functools.partial(_convolution_gradient, library.effnetv2_conv3x3_grad)
     tf.RegisterGradient("Effnetv2Conv3x3")(gradient)
+    gradient = functools.partial(_depthwise_gradient, library.effnetv2_depthwise_conv_grad)
+    tf.RegisterGradient("Effnetv2DepthwiseConv")(gradient)
     rows, shaped_as = library.effnetv2_as_rows, library.effnetv2_shaped_as
     tf.RegisterGradient("Effnetv2AsRows")(lambda op, dy: shaped_as(dy, op.inputs[0]))
     tf.RegisterGradient("Effnetv2ShapedAs")(lambda op, dy: (rows(dy), None))
@@ -123,6 +125,19 @@ def conv3x3_for(dtype: tf.DType) -> Any:
     return _library().effnetv2_conv3x3 if _can_take(dtype) else None
 
 
+def depthwise_conv_for(dtype: tf.DType) -> Any:
+    """The operation of a depthwise convolution with "same" padding, or None if there is none.
+
+    Args:
+      dtype: of the images.
+
+    Returns:
+      A function of `x` (batch, height, width, channels), `kernel` (side, side, channels, 1) with a
+      side of 3 or 5, and `stride`, 1 or 2, all by name.
+    """
+    return _library().effnetv2_depthwise_conv if _can_take(dtype) else None
+
+
 def views_for(dtype: tf.DType) -> Any:
     """The operations that change shapes, or None if there are none.
 
@@ -183,3 +198,8 @@ def _excite_gradient(gradient: Any, operation: Any, dy: tf.Tensor, *_: Any) -> t
 def _convolution_gradient(gradient: Any, operation: Any, dy: tf.Tensor) -> tuple:
     x, kernel = operation.inputs
     return gradient(dy=dy, x=x, kernel=kernel)
+
+
+def _depthwise_gradient(gradient: Any, operation: Any, dy: tf.Tensor) -> tuple:
+    x, kernel = operation.inputs
+    return gradient(dy=dy, x=x, kernel=kernel, stride=operation.get_attr("stride"))

@@ -13,11 +13,11 @@ namespace effnetv2_tf {
 // Elements of a vector, and rows of a product at a time: with `kWidest` vectors of each as many sums
 // as there are registers, less those for the factors.
 #if defined(__AVX512F__)
-constexpr int64_t kWidth = 16, kRows = 8;
+constexpr int64_t kWidth = 16, kRows = 8, kRegisters = 32;
 #elif defined(__AVX__)
-constexpr int64_t kWidth = 8, kRows = 4;
+constexpr int64_t kWidth = 8, kRows = 4, kRegisters = 16;
 #else
-constexpr int64_t kWidth = 4, kRows = 4;
+constexpr int64_t kWidth = 4, kRows = 4, kRegisters = 16;
 #endif
 constexpr int64_t kWidest = 3;
 
@@ -62,6 +62,14 @@ void ForEachVector(int64_t channels, Work work) {
   } else {
     for (int64_t c = 0; c < channels; c += kWidth) work(std::min(c, channels - kWidth), Vector{});
   }
+}
+
+// The same, each channel once: the last ones as floats.
+template <class Work>
+void ForEachVectorOnce(int64_t channels, Work work) {
+  int64_t c = 0;
+  for (; c + kWidth <= channels; c += kWidth) work(c, Vector{});
+  for (; c < channels; ++c) work(c, 0.0f);
 }
 
 // A matrix's columns in panels, one after the other, each up to kWidest vectors wide, filled up with

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tensorflow/core/framework/op_kernel.h"
@@ -98,6 +99,11 @@ inline int64_t ThreadsFor(int64_t elements, const Pool& pool) {
 
 // Pieces of work for so many threads: several for each, for them to end at the same time.
 inline int64_t PiecesFor(int64_t workers) { return workers > 1 ? 4 * workers : 1; }
+
+// Part `i` of `parts` of a number of things: from the first to before the second.
+inline std::pair<int64_t, int64_t> PartOf(int64_t count, int64_t i, int64_t parts) {
+  return {count * i / parts, count * (i + 1) / parts};
+}
 
 // Waits for other threads, which are at work: for microseconds, most often, less than a change of
 // threads takes.

@@ -3,6 +3,7 @@
 #ifndef EFFNETV2_TF_KERNELS_TILES_H_
 #define EFFNETV2_TF_KERNELS_TILES_H_
 
+#include "memory.h"
 #include "rows.h"
 #include "winograd.h"
 
@@ -10,16 +11,6 @@ namespace effnetv2_tf {
 namespace winograd {
 
 inline int64_t RoundUp(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
-
-// Part `i` of `parts` of a number of things: from the first to before the second.
-inline std::pair<int64_t, int64_t> PartOf(int64_t count, int64_t i, int64_t parts) {
-  return {count * i / parts, count * (i + 1) / parts};
-}
-
-// Elements that nobody has set.
-inline std::unique_ptr<float[]> Uninitialized(int64_t size) {
-  return std::unique_ptr<float[]>(new float[size]);
-}
 
 // A batch of images, (batch, height, width, channels), in tiles of kTile x kTile pixels, of which
 // the last ones of rows and columns can reach beyond the image.

@@ -1,6 +1,7 @@
 """The layers that the networks are made of."""
 
 from effnetv2_tf.models.layers.batch_norm import BatchNorm
+from effnetv2_tf.models.layers.depthwise_conv import DepthwiseConv2D
 from effnetv2_tf.models.layers.dropout import Dropout
 from effnetv2_tf.models.layers.factorized_reduction import FactorizedReduction
 from effnetv2_tf.models.layers.fused_mbconv import FusedMBConv
@@ -17,6 +18,7 @@ from effnetv2_tf.models.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
     "BatchNorm",
+    "DepthwiseConv2D",
     "Dropout",
     "FactorizedReduction",
     "FusedMBConv",

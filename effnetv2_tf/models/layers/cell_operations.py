@@ -13,6 +13,7 @@ import keras
 
 from effnetv2_tf.models.genotypes import Operation
 from effnetv2_tf.models.layers.batch_norm import BatchNorm
+from effnetv2_tf.models.layers.depthwise_conv import DepthwiseConv2D
 from effnetv2_tf.models.layers.initializers import conv_initializer
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
 
@@ -102,7 +103,7 @@ class CellOperations:
         return [self._relu(f"relu{suffix}"), conv, self._norm(f"norm{suffix}")]
 
     def _depthwise(self, side: int, stride: int, name: str) -> keras.layers.Layer:
-        return keras.layers.DepthwiseConv2D(
+        return DepthwiseConv2D(
             side,
             strides=stride,
             padding="same",

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.models.layers.depthwise_conv import DepthwiseConv2D
 from effnetv2_tf.models.layers.initializers import conv_initializer
 from effnetv2_tf.models.layers.residual_block import ResidualBlock
 
@@ -43,7 +44,7 @@ class MBConv(ResidualBlock):
         self.project_norm = self._norm("project_norm")
 
     def _depthwise_conv(self, name: str) -> keras.layers.Layer:
-        return keras.layers.DepthwiseConv2D(
+        return DepthwiseConv2D(
             self.kernel_size,
             strides=self.stride,
             padding="same" if self.pad is None else "valid",
@@ -79,7 +80,7 @@ class MBConv(ResidualBlock):
         if self.pad is not None:
             x = self.pad(x)
         spatial, spatial_norm = self._spatial()
-        x = spatial(x)  # (b, h / stride, w / stride, expanded)
+        x = spatial(x, training=training)  # (b, h / stride, w / stride, expanded)
         x = spatial_norm(x, training=training)
         if self.squeeze_excite is not None:
             x = self.squeeze_excite(x, training=training)
