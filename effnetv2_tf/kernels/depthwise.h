@@ -45,6 +45,21 @@ void ForEachBlock(int64_t pixels, Work work) {
   for (; x < pixels; ++x) work(std::integral_constant<int, 1>{}, x);
 }
 
+// A vector of channels of each of some pixels.
+template <class Values, int pixels>
+class Run {
+ public:
+  __attribute__((always_inline)) Run(const float* const* from, int64_t channel) {
+#pragma GCC unroll 19
+    for (int i = 0; i < pixels; ++i) values_[i] = Load<Values>(from[i] + channel);
+  }
+
+  Values operator[](int i) const { return values_[i]; }
+
+ private:
+  Values values_[pixels];
+};
+
 // Where the pixels lie that a row of the result is made of: kernel rows, each of a row's columns.
 // `distance`: from one pixel of the image to the next, with zeros between them.
 template <int side, int stride, int distance>
@@ -69,7 +84,7 @@ class Window {
     }
   }
 
-  // The row of the result, with a kernel whose next element lies `step` elements further.
+  // The row of the result, with a kernel whose next tap lies `step` elements further.
   void Convolve(const float* kernel, int64_t step, float* to) const {
     ForEachBlock(width_.outputs, [&](auto pixels, int64_t x) {
       ForEachVector(channels_, [&](int64_t c, auto zero) {
@@ -79,7 +94,7 @@ class Window {
     });
   }
 
-  // Adds to the kernel's gradient what a row of the result's gradient gives.
+  // Adds to the kernel's gradient what a row of the result's gradient gives, some pixels at a time.
   void Differentiate(const float* gradient, float* sums) const {
     ForEachBlock(width_.outputs, [&](auto pixels, int64_t x) {
       ForEachVectorOnce(channels_, [&](int64_t c, auto zero) {
@@ -96,9 +111,7 @@ class Window {
     Values sums[pixels] = {};
 #pragma GCC unroll 5
     for (int i = 0; i < side; ++i, from += columns_) {
-      Values row[(pixels - 1) * stride + side];
-#pragma GCC unroll 19
-      for (int j = 0; j < (pixels - 1) * stride + side; ++j) row[j] = Load<Values>(from[j] + c);
+      const Run<Values, (pixels - 1) * stride + side> row(from, c);
 #pragma GCC unroll 5
       for (int j = 0; j < side; ++j, kernel += step) {
         const Values factor = Load<Values>(kernel);
@@ -118,9 +131,7 @@ class Window {
     for (int p = 0; p < pixels; ++p) slopes[p] = Load<Values>(gradient + p * channels_);
 #pragma GCC unroll 5
     for (int i = 0; i < side; ++i, from += columns_) {
-      Values row[(pixels - 1) * stride + side];
-#pragma GCC unroll 19
-      for (int j = 0; j < (pixels - 1) * stride + side; ++j) row[j] = Load<Values>(from[j] + c);
+      const Run<Values, (pixels - 1) * stride + side> row(from, c);
 #pragma GCC unroll 5
       for (int j = 0; j < side; ++j, to += channels_) {
         Values sum = slopes[0] * row[j];
@@ -148,13 +159,12 @@ class Batch {
         width_(Side::Same(images.dim_size(2), side, stride)),
         kernel_(kernel) {}
 
-  static constexpr int64_t kTaps = side * side;
-
   TensorShape result_shape() const {
     return TensorShape({count_, height_.outputs, width_.outputs, channels_});
   }
-  int64_t units() const { return count_ * height_.outputs; }
+  int64_t rows() const { return count_ * height_.outputs; }
 
+  // Rows of the result, all images' one after the other.
   void Convolve(std::pair<int64_t, int64_t> rows, const float* x, float* y) const {
     Window<side, stride, 1> window(height_, width_, channels_);
     for (int64_t row = rows.first; row < rows.second; ++row) {
@@ -163,6 +173,7 @@ class Batch {
     }
   }
 
+  // The images' gradient where these rows of the result lie, and their share of the kernel's.
   void Differentiate(std::pair<int64_t, int64_t> rows, const float* x, const float* dy, float* dx,
                      float* dkernel) const {
     Window<side, 1, stride> back(height_.TurnedRound(side), width_.TurnedRound(side), channels_);
@@ -181,6 +192,8 @@ class Batch {
   }
 
  private:
+  static constexpr int64_t kTaps = side * side;
+
   int64_t input_size() const { return height_.size * width_.size * channels_; }
 
   const int64_t count_, channels_;
@@ -216,8 +229,8 @@ class Operation : public OpKernel {
     if (side == 5 && stride_ == 2) work(Batch<5, 2>(x, values));
   }
 
-  static int64_t Pieces(int64_t workers, int64_t units) {
-    return std::min(units, PiecesFor(workers));
+  static int64_t Pieces(int64_t workers, int64_t rows) {
+    return std::min(rows, PiecesFor(workers));
   }
 
  private:
@@ -236,14 +249,16 @@ class DepthwiseConv : public Operation {
       if (y->NumElements() == 0) return;
       const Pool& pool = *context->device()->tensorflow_cpu_worker_threads();
       const int64_t workers = ThreadsFor(x.NumElements(), pool);
-      const int64_t pieces = Pieces(workers, batch.units());
+      const int64_t pieces = Pieces(workers, batch.rows());
       Share(pool, workers, pieces, [&](int64_t i) {
-        batch.Convolve(PartOf(batch.units(), i, pieces), Values(x), Values(y));
+        batch.Convolve(PartOf(batch.rows(), i, pieces), Values(x), Values(y));
       });
     });
   }
 };
 
+// The gradients of the images, which are convolutions with the kernel turned round, and of the
+// kernel, of sums that some rows each add to.
 class DepthwiseConvGrad : public Operation {
  public:
   using Operation::Operation;
@@ -263,12 +278,12 @@ class DepthwiseConvGrad : public Operation {
       if (dx->NumElements() == 0) return;
       const Pool& pool = *context->device()->tensorflow_cpu_worker_threads();
       const int64_t workers = ThreadsFor(x.NumElements(), pool);
-      const int64_t pieces = Pieces(workers, batch.units());
+      const int64_t pieces = Pieces(workers, batch.rows());
       Tensor sums;
       OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT,
                                                      TensorShape({pieces * size}), &sums));
       Share(pool, workers, pieces, [&](int64_t i) {
-        batch.Differentiate(PartOf(batch.units(), i, pieces), Values(x), Values(dy), Values(dx),
+        batch.Differentiate(PartOf(batch.rows(), i, pieces), Values(x), Values(dy), Values(dx),
                             Values(&sums) + i * size);
       });
       for (int64_t i = 0; i < pieces; ++i) {
