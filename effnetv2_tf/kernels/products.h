@@ -13,11 +13,11 @@ namespace effnetv2_tf {
 // Elements of a vector, and rows of a product at a time: with `kWidest` vectors of each as many sums
 // as there are registers, less those for the factors.
 #if defined(__AVX512F__)
-constexpr int64_t kWidth = 16, kRows = 8, kRegisters = 32;
+constexpr int64_t kWidth = 16, kRows = 8;
 #elif defined(__AVX__)
-constexpr int64_t kWidth = 8, kRows = 4, kRegisters = 16;
+constexpr int64_t kWidth = 8, kRows = 4;
 #else
-constexpr int64_t kWidth = 4, kRows = 4, kRegisters = 16;
+constexpr int64_t kWidth = 4, kRows = 4;
 #endif
 constexpr int64_t kWidest = 3;
 
