@@ -39,12 +39,12 @@ def _library() -> Any:
         gradient = getattr(library, f"effnetv2_batch_norm{suffix}_grad")
         gradient = functools.partial(_batch_norm_gradient, gradient)
         tf.RegisterGradient(f"Effnetv2BatchNorm{name}")(gradient)
-    gradient = functools.partial(_excite_gradient, library.effnetv2_squeeze_excite_grad)
-    tf.RegisterGradient("Effnetv2SqueezeExcite")(gradient)
-    gradient = functools.partial(_convolution_gradient, library.effnetv2_conv3x3_grad)
-    tf.RegisterGradient("Effnetv2Conv3x3")(gradient)
-    gradient = functools.partial(_depthwise_gradient, library.effnetv2_depthwise_conv_grad)
-    tf.RegisterGradient("Effnetv2DepthwiseConv")(gradient)
+    for name, gradient_of, gradient in (
+        ("SqueezeExcite", _excite_gradient, library.effnetv2_squeeze_excite_grad),
+        ("Conv3x3", _convolution_gradient, library.effnetv2_conv3x3_grad),
+        ("DepthwiseConv", _depthwise_gradient, library.effnetv2_depthwise_conv_grad),
+    ):
+        tf.RegisterGradient(f"Effnetv2{name}")(functools.partial(gradient_of, gradient))
     rows, shaped_as = library.effnetv2_as_rows, library.effnetv2_shaped_as
     tf.RegisterGradient("Effnetv2AsRows")(lambda op, dy: shaped_as(dy, op.inputs[0]))
     tf.RegisterGradient("Effnetv2ShapedAs")(lambda op, dy: (rows(dy), None))

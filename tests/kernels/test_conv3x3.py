@@ -7,45 +7,22 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnetv2_tf import keras_compat
 from effnetv2_tf.kernels import operations
 from effnetv2_tf.models.layers import FusedMBConv, SpatialConv2D
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
+OPERATION = "Effnetv2Conv3x3"
 NAMES = ("y", "dx", "dkernel")
 
 
-def make_layer(channels, filters, **options):
-    layer = SpatialConv2D(filters, 3, **{"padding": "same", "use_bias": False, **options})
-    layer.build((None, None, None, channels))
-    random = np.random.default_rng(channels)
-    layer.set_weights([random.normal(size=w.shape).astype("float32") for w in layer.weights])
-    return layer
+@pytest.fixture(scope="module")
+def make_layer(fill):
+    def make(channels, filters, **options):
+        options = {"padding": "same", "use_bias": False, **options}
+        return fill(SpatialConv2D(filters, 3, **options), channels)
 
-
-def images_of(shape, seed=0):
-    return np.random.default_rng(seed).normal(0.3, 1.0, shape).astype("float32")
-
-
-def operations_of(function, *inputs):
-    return {op.type for op in function.get_concrete_function(*inputs).graph.get_operations()}
-
-
-def step(layer, images, training):
-    """Output, then gradients of the images and weights; without training by TensorFlow's."""
-    factors = images_of((*images.shape[:3], layer.filters), seed=1)
-
-    @tf.function
-    def run(images):
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            loss = tf.reduce_sum((outputs := layer(images, training=training)) * factors)
-        weights = map(keras_compat.tf_variable, layer.trainable_weights)
-        return [outputs, *tape.gradient(loss, [images, *weights])]
-
-    assert ("Effnetv2Conv3x3" in operations_of(run, images)) == training
-    return [np.array(x) for x in run(tf.constant(images))]
+    return make
 
 
 # Channels for panels of one, two and three vectors and a part of one; images that end within a
@@ -63,7 +40,7 @@ def step(layer, images, training):
     ],
     ids=str,
 )
-def test_numbers_are_tensorflows(assert_near, shape, filters):
+def test_numbers_are_tensorflows(assert_near, images_of, make_layer, step, shape, filters):
     layer, images = make_layer(shape[-1], filters), images_of(shape)
     assert_near(NAMES, step(layer, images, True), step(layer, images, False), 2e-5)
 
@@ -76,15 +53,18 @@ def test_numbers_are_tensorflows(assert_near, shape, filters):
     channels=st.integers(1, 70),
     filters=st.integers(1, 70),
 )
-def test_any_shape(assert_near, batch, height, width, channels, filters):
+def test_any_shape(
+    assert_near, images_of, make_layer, step, batch, height, width, channels, filters
+):
     layer, images = make_layer(channels, filters), images_of((batch, height, width, channels))
     assert_near(NAMES, step(layer, images, True), step(layer, images, False), 1e-4)
 
 
-def test_rounding_is_of_the_order_of_tensorflows():
+def test_rounding_is_of_the_order_of_tensorflows(images_of, make_layer, step):
     """By the root mean square, twice its errors; with the usual points it would be four times."""
     layer, images = make_layer(48, 192), images_of((8, 32, 32, 48))
-    truth = step_in_float64(layer, images)
+    factors = images_of((8, 32, 32, 192), seed=1).astype("float64")
+    truth = step_in_float64(layer, images, factors)
     for name, ours, theirs, right in zip(
         NAMES, step(layer, images, True), step(layer, images, False), truth, strict=True
     ):
@@ -92,8 +72,7 @@ def test_rounding_is_of_the_order_of_tensorflows():
         assert error < 3 * reference, f"{name}: {error / reference:.1f} times TensorFlow's error"
 
 
-def step_in_float64(layer, images):
-    factors = images_of((*images.shape[:3], layer.filters), seed=1).astype("float64")
+def step_in_float64(layer, images, factors):
     images = tf.constant(images, "float64")
     kernel = tf.constant(np.float64(layer.get_weights()[0]))
     with tf.GradientTape() as tape:
@@ -102,24 +81,19 @@ def step_in_float64(layer, images):
     return [np.array(x) for x in (outputs, *tape.gradient(loss, [images, kernel]))]
 
 
-def test_the_same_bits_again():
-    """Whoever works on which part: the sums' order does not change."""
-    layer, images = make_layer(24, 24), images_of((16, 32, 32, 24))
-    first = step(layer, images, True)
-    for _ in range(5):
-        for name, a, b in zip(NAMES, first, step(layer, images, True), strict=True):
-            np.testing.assert_array_equal(a, b, err_msg=name)
+def test_the_same_bits_again(assert_same_bits, make_layer, images_of):
+    assert_same_bits(make_layer(24, 24), images_of((16, 32, 32, 24)))
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (2, 0, 8, 3)], ids=str)
-def test_empty_images(shape):
+def test_empty_images(images_of, make_layer, step, shape):
     y, dx, dkernel = step(make_layer(3, 5), images_of(shape), True)
     assert y.shape == (*shape[:3], 5)
     assert dx.shape == shape
     assert not dkernel.any()
 
 
-def test_nans_stay():
+def test_nans_stay(images_of, make_layer, step):
     images = images_of((1, 8, 8, 3))
     images[0, 2, 2, 1] = np.nan
     y = step(make_layer(3, 5), images, True)[0]
@@ -139,15 +113,9 @@ def test_nans_stay():
     ],
     ids=str,
 )
-def test_other_convolutions_are_keras_own(options):
-    layer = make_layer(4, 6, **options)
-    keras_layer = keras.layers.Conv2D(6, 3, **{"padding": "same", "use_bias": False, **options})
-    keras_layer.build((None, None, None, 4))
-    keras_layer.set_weights(layer.get_weights())
-    images = images_of((2, 9, 9, 4))
-    function = tf.function(lambda x: layer(x, training=True))
-    assert "Effnetv2Conv3x3" not in operations_of(function, images)
-    np.testing.assert_array_equal(function(images), keras_layer(images))
+def test_other_convolutions_are_keras_own(assert_is_keras_own, make_layer, options):
+    options = {"padding": "same", "use_bias": False, **options}
+    assert_is_keras_own(make_layer(4, 6, **options), keras.layers.Conv2D(6, 3, **options))
 
 
 def test_kernels_that_do_not_fit():
@@ -159,18 +127,5 @@ def test_kernels_that_do_not_fit():
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_blocks_train_with_it(recompute):
-    block = FusedMBConv(8, 8, expansion=4)
-    block.build((None, None, None, 8))
-    block.recompute = recompute
-
-    @tf.function
-    def run(images):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(block(images, training=True))
-        return tape.gradient(loss, [keras_compat.tf_variable(block.trainable_weights[0])])
-
-    graph = run.get_concrete_function(images_of((2, 8, 8, 8))).graph
-    types = [op.type for op in graph.get_operations()]
-    assert types.count("Effnetv2Conv3x3Grad") == 1
-    assert "Conv2D" not in types
+def test_blocks_train_with_it(assert_block_trains_with_it, recompute):
+    assert_block_trains_with_it(FusedMBConv(8, 8, expansion=4), recompute, "Conv2D")

@@ -6,40 +6,20 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnetv2_tf import keras_compat
 from effnetv2_tf.models.layers import SqueezeExcite
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
+OPERATION = "Effnetv2SqueezeExcite"
 NAMES = ("y", "dx", "d reduce", "d reduce bias", "d expand", "d expand bias")
 
 
-def make_layer(channels, squeezed, **options):
-    layer = SqueezeExcite(channels, squeezed, **options)
-    layer.build((None, None, None, channels))
-    random = np.random.default_rng(channels)
-    layer.set_weights([random.normal(size=w.shape).astype("float32") for w in layer.weights])
-    return layer
+@pytest.fixture(scope="module")
+def make_layer(fill):
+    def make(channels, squeezed, **options):
+        return fill(SqueezeExcite(channels, squeezed, **options), channels)
 
-
-def images_of(shape, seed=0):
-    return np.random.default_rng(seed).normal(0.3, 1.0, shape).astype("float32")
-
-
-def step(layer, images, training):
-    """Outputs, then gradients of the images and weights; without training by TensorFlow's."""
-    factors = images_of(images.shape, seed=1)
-
-    @tf.function
-    def run(images):
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            outputs = layer(images, training=training)
-            loss = tf.reduce_sum(outputs * factors)
-        weights = map(keras_compat.tf_variable, layer.trainable_weights)
-        return [outputs, *tape.gradient(loss, [images, *weights])]
-
-    return [np.array(x) for x in run(tf.constant(images))]
+    return make
 
 
 # Fewer and more channels than a vector or a sum of 16, more pixels than a block of 64, images for
@@ -49,7 +29,7 @@ def step(layer, images, training):
     [((2, 3, 5, 1), 1), ((9, 33, 31, 16), 4), ((3, 16, 16, 96), 8), ((16, 4, 4, 300), 48)],
     ids=str,
 )
-def test_numbers_are_tensorflows(assert_near, shape, squeezed):
+def test_numbers_are_tensorflows(assert_near, images_of, make_layer, step, shape, squeezed):
     layer, images = make_layer(shape[-1], squeezed), images_of(shape)
     assert_near(NAMES, step(layer, images, True), step(layer, images, False), 2e-5)
 
@@ -62,12 +42,14 @@ def test_numbers_are_tensorflows(assert_near, shape, squeezed):
     channels=st.integers(1, 80),
     squeezed=st.integers(1, 40),
 )
-def test_any_shape(assert_near, batch, height, width, channels, squeezed):
+def test_any_shape(
+    assert_near, images_of, make_layer, step, batch, height, width, channels, squeezed
+):
     layer, images = make_layer(channels, squeezed), images_of((batch, height, width, channels))
     assert_near(NAMES, step(layer, images, True), step(layer, images, False), 2e-4)
 
 
-def test_many_pixels_cost_no_accuracy():
+def test_many_pixels_cost_no_accuracy(images_of, make_layer, step):
     """One sum of all, row by row, would be off by some 1e-5."""
     layer, images = make_layer(1, 1), images_of((1, 300, 300, 1)) + 100
     layer.set_weights([np.ones(w.shape, "float32") for w in layer.weights])
@@ -76,7 +58,7 @@ def test_many_pixels_cost_no_accuracy():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_number_does_not_vanish(value):
+def test_what_is_no_number_does_not_vanish(images_of, make_layer, step, value):
     """Training that diverges must be noticed, in the image where it does."""
     images = images_of((2, 4, 4, 8))
     images[1, 2, 3, 5] = value
@@ -86,14 +68,14 @@ def test_what_is_no_number_does_not_vanish(value):
     assert not any(np.isfinite(gradient).all() for gradient in weights)
 
 
-def test_no_images():
+def test_no_images(make_layer, step):
     found = step(make_layer(8, 2), np.zeros((0, 4, 4, 8), "float32"), True)
     assert found[0].shape == found[1].shape == (0, 4, 4, 8)
     for gradient in found[2:]:
         np.testing.assert_array_equal(gradient, 0)
 
 
-def test_a_run_is_the_same_again():
+def test_a_run_is_the_same_again(images_of, make_layer, step):
     layer, images = make_layer(32, 8), images_of((8, 32, 32, 32))
     for a, b in zip(step(layer, images, True), step(layer, images, True), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -111,12 +93,8 @@ def test_a_run_is_the_same_again():
     ],
     ids=str,
 )
-def test_where_it_is_used(training, options, uses):
+def test_where_it_is_used(make_layer, operations_of, training, options, uses):
     layer = make_layer(8, 2, **options)
-    graph = (
-        tf.function(lambda x: layer(x, training=training))
-        .get_concrete_function(tf.TensorSpec((2, 4, 4, 8)))
-        .graph
-    )
-    types = {operation.type for operation in graph.get_operations()}
+    function = tf.function(lambda x: layer(x, training=training))
+    types = operations_of(function, tf.TensorSpec((2, 4, 4, 8)))
     assert ("Effnetv2SqueezeExcite" in types) == uses

@@ -13,9 +13,9 @@ import keras
 
 from effnetv2_tf.models.genotypes import Operation
 from effnetv2_tf.models.layers.batch_norm import BatchNorm
-from effnetv2_tf.models.layers.depthwise_conv import DepthwiseConv2D
 from effnetv2_tf.models.layers.initializers import conv_initializer
 from effnetv2_tf.models.layers.pointwise_conv import PointwiseConv2D
+from effnetv2_tf.models.layers.spatial_conv import DepthwiseConv2D
 
 Layers = list[keras.layers.Layer]
 Kernel = int | tuple[int, int]

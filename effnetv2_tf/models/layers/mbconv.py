@@ -8,9 +8,9 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.models.layers.depthwise_conv import DepthwiseConv2D
 from effnetv2_tf.models.layers.initializers import conv_initializer
 from effnetv2_tf.models.layers.residual_block import ResidualBlock
+from effnetv2_tf.models.layers.spatial_conv import DepthwiseConv2D
 
 
 @keras_compat.register_serializable("effnetv2_tf")
