@@ -8,33 +8,10 @@
 #include <type_traits>
 
 #include "products.h"
-#include "rows.h"
+#include "strided.h"
 
 namespace effnetv2_tf {
 namespace depthwise {
-
-// One side of images: pixels, padding before them, and pixels of the result.
-struct Side {
-  // What TensorFlow's "SAME" makes of `size` pixels.
-  static Side Same(int64_t size, int64_t kernel, int64_t stride) {
-    const int64_t outputs = (size + stride - 1) / stride;
-    const int64_t padding = std::max<int64_t>(0, (outputs - 1) * stride + kernel - size);
-    return {size, padding / 2, outputs};
-  }
-
-  // For the gradient, from the result's pixels to the image's.
-  Side TurnedRound(int64_t kernel) const { return {outputs, kernel - 1 - padding, size}; }
-
-  // The pixel at a place of the padded image whose pixels lie `distance` apart, or -1.
-  template <int distance>
-  int64_t Find(int64_t place) const {
-    place -= padding;
-    const bool is_pixel = place >= 0 && place % distance == 0 && place < size * distance;
-    return is_pixel ? place / distance : -1;
-  }
-
-  int64_t size, padding, outputs;
-};
 
 // Calls work(pixels, first pixel) for blocks of a row's pixels, as large as there are, up to 8.
 template <class Work>
@@ -202,14 +179,9 @@ class Batch {
 };
 
 // What both operations check, and how they find the code for their sizes.
-class Operation : public OpKernel {
+class Operation : public StridedOperation {
  public:
-  explicit Operation(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("stride", &stride_));
-    OP_REQUIRES(context, stride_ == 1 || stride_ == 2,
-                tensorflow::errors::InvalidArgument("expected a stride of 1 or 2, received ",
-                                                    stride_));
-  }
+  using StridedOperation::StridedOperation;
 
  protected:
   // Calls work(Batch) for images and a kernel.
@@ -223,18 +195,15 @@ class Operation : public OpKernel {
                     "a tensor shaped ", kernel.shape().DebugString()));
     OP_REQUIRES_OK(context, CheckChannels(x, kernel.dim_size(2)));
     const float* values = Values(kernel);
-    if (side == 3 && stride_ == 1) work(Batch<3, 1>(x, values));
-    if (side == 3 && stride_ == 2) work(Batch<3, 2>(x, values));
-    if (side == 5 && stride_ == 1) work(Batch<5, 1>(x, values));
-    if (side == 5 && stride_ == 2) work(Batch<5, 2>(x, values));
+    if (side == 3 && stride() == 1) work(Batch<3, 1>(x, values));
+    if (side == 3 && stride() == 2) work(Batch<3, 2>(x, values));
+    if (side == 5 && stride() == 1) work(Batch<5, 1>(x, values));
+    if (side == 5 && stride() == 2) work(Batch<5, 2>(x, values));
   }
 
   static int64_t Pieces(int64_t workers, int64_t rows) {
     return std::min(rows, PiecesFor(workers));
   }
-
- private:
-  int stride_;
 };
 
 class DepthwiseConv : public Operation {

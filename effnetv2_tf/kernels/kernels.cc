@@ -15,6 +15,7 @@ namespace effnetv2_tf {
 namespace {
 
 using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
 
 absl::Status ForwardShapes(InferenceContext* context) {
   context->set_output(0, context->input(0));
@@ -48,32 +49,38 @@ absl::Status ExciteGradShapes(InferenceContext* context) {
   return absl::OkStatus();
 }
 
-absl::Status ConvolutionShape(InferenceContext* context) {
-  tensorflow::shape_inference::ShapeHandle x, kernel, y;
-  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 4, &x));
-  TF_RETURN_IF_ERROR(context->WithRank(context->input(1), 4, &kernel));
-  TF_RETURN_IF_ERROR(context->ReplaceDim(x, 3, context->Dim(kernel, 3), &y));
-  context->set_output(0, y);
-  return absl::OkStatus();
-}
-
 absl::Status ConvolutionGradShapes(InferenceContext* context) {
   for (int i = 0; i < 2; ++i) context->set_output(i, context->input(i + 1));
   return absl::OkStatus();
 }
 
-absl::Status DepthwiseShape(InferenceContext* context) {
+// Images of a convolution with `stride` and "SAME" padding.
+absl::Status StridedShape(InferenceContext* context, ShapeHandle* shape) {
   int64_t stride;
   TF_RETURN_IF_ERROR(context->GetAttr("stride", &stride));
-  tensorflow::shape_inference::ShapeHandle shape;
-  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 4, &shape));
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 4, shape));
   for (int axis : {1, 2}) {
     tensorflow::shape_inference::DimensionHandle side;
-    TF_RETURN_IF_ERROR(context->Add(context->Dim(shape, axis), stride - 1, &side));
+    TF_RETURN_IF_ERROR(context->Add(context->Dim(*shape, axis), stride - 1, &side));
     TF_RETURN_IF_ERROR(context->Divide(side, stride, /*evenly_divisible=*/false, &side));
-    TF_RETURN_IF_ERROR(context->ReplaceDim(shape, axis, side, &shape));
+    TF_RETURN_IF_ERROR(context->ReplaceDim(*shape, axis, side, shape));
   }
-  context->set_output(0, shape);
+  return absl::OkStatus();
+}
+
+absl::Status DepthwiseShape(InferenceContext* context) {
+  ShapeHandle y;
+  TF_RETURN_IF_ERROR(StridedShape(context, &y));
+  context->set_output(0, y);
+  return absl::OkStatus();
+}
+
+absl::Status ConvolutionShape(InferenceContext* context) {
+  ShapeHandle kernel, y;
+  TF_RETURN_IF_ERROR(StridedShape(context, &y));
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(1), 4, &kernel));
+  TF_RETURN_IF_ERROR(context->ReplaceDim(y, 3, context->Dim(kernel, 3), &y));
+  context->set_output(0, y);
   return absl::OkStatus();
 }
 
@@ -85,7 +92,7 @@ absl::Status RowsShape(InferenceContext* context) {
 }
 
 absl::Status LikeShape(InferenceContext* context) {
-  tensorflow::shape_inference::ShapeHandle rows, like, shape;
+  ShapeHandle rows, like, shape;
   TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 2, &rows));
   TF_RETURN_IF_ERROR(context->WithRankAtLeast(context->input(1), 1, &like));
   TF_RETURN_IF_ERROR(context->ReplaceDim(like, -1, context->Dim(rows, 1), &shape));
@@ -158,6 +165,7 @@ REGISTER_OP("Effnetv2Conv3x3")
     .Input("x: float")
     .Input("kernel: float")
     .Output("y: float")
+    .Attr("stride: int")
     .SetShapeFn(ConvolutionShape);
 
 REGISTER_OP("Effnetv2Conv3x3Grad")
@@ -166,6 +174,7 @@ REGISTER_OP("Effnetv2Conv3x3Grad")
     .Input("kernel: float")
     .Output("dx: float")
     .Output("dkernel: float")
+    .Attr("stride: int")
     .SetShapeFn(ConvolutionGradShapes);
 
 // `kernel`: (side, side, channels, 1).

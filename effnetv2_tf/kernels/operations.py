@@ -42,7 +42,7 @@ def _library() -> Any:
     for name, gradient_of, gradient in (
         ("SqueezeExcite", _excite_gradient, library.effnetv2_squeeze_excite_grad),
         ("Conv3x3", _convolution_gradient, library.effnetv2_conv3x3_grad),
-        ("DepthwiseConv", _depthwise_gradient, library.effnetv2_depthwise_conv_grad),
+        ("DepthwiseConv", _convolution_gradient, library.effnetv2_depthwise_conv_grad),
     ):
         tf.RegisterGradient(f"Effnetv2{name}")(functools.partial(gradient_of, gradient))
     rows, shaped_as = library.effnetv2_as_rows, library.effnetv2_shaped_as
@@ -111,16 +111,16 @@ def squeeze_excite_for(activation: str | None, dtype: tf.DType) -> Any:
 
 
 def conv3x3_for(dtype: tf.DType) -> Any:
-    """The operation of a 3x3 convolution with stride 1 and "same" padding, or None.
+    """The operation of a 3x3 convolution with "same" padding, or None if there is none.
 
-    By Winograd's algorithm, whose results are rounded about twice as much as TensorFlow's.
+    By Winograd's algorithm, whose results are rounded up to twice as much as TensorFlow's.
 
     Args:
       dtype: of the images.
 
     Returns:
-      A function of `x` (batch, height, width, channels) and `kernel` (3, 3, channels, filters),
-      both by name.
+      A function of `x` (batch, height, width, channels), `kernel` (3, 3, channels, filters) and
+      `stride`, 1 or 2, all by name.
     """
     return _library().effnetv2_conv3x3 if _can_take(dtype) else None
 
@@ -196,10 +196,5 @@ def _excite_gradient(gradient: Any, operation: Any, dy: tf.Tensor, *_: Any) -> t
 
 
 def _convolution_gradient(gradient: Any, operation: Any, dy: tf.Tensor) -> tuple:
-    x, kernel = operation.inputs
-    return gradient(dy=dy, x=x, kernel=kernel)
-
-
-def _depthwise_gradient(gradient: Any, operation: Any, dy: tf.Tensor) -> tuple:
     x, kernel = operation.inputs
     return gradient(dy=dy, x=x, kernel=kernel, stride=operation.get_attr("stride"))

@@ -4,34 +4,61 @@
 #define EFFNETV2_TF_KERNELS_TILES_H_
 
 #include "memory.h"
-#include "rows.h"
+#include "strided.h"
 #include "winograd.h"
 
 namespace effnetv2_tf {
 namespace winograd {
 
+constexpr int64_t kCacheBytes = 3 << 18;
+
 inline int64_t RoundUp(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
 
-// A batch of images, (batch, height, width, channels), in tiles of kTile x kTile pixels, of which
-// the last ones of rows and columns can reach beyond the image.
+// A convolution's tiles: as many of its input as of its output, of kTile x kTile pixels, of which the
+// last ones of rows and columns can reach beyond the image.
+struct Grid {
+  Grid(const Tensor& x, int64_t stride)
+      : stride(stride),
+        images(x.dim_size(0)),
+        height(Side::Same(x.dim_size(1), kKernel, stride)),
+        width(Side::Same(x.dim_size(2), kKernel, stride)),
+        down((height.outputs + kTile - 1) / kTile),
+        across((width.outputs + kTile - 1) / kTile) {}
+
+  int64_t tiles() const { return images * down * across; }
+
+  const int64_t stride, images;
+  const Side height, width;
+  const int64_t down, across;
+};
+
+// A batch of images, (batch, height, width, channels), in the tiles of a convolution.
 class Tiled {
  public:
-  explicit Tiled(const Tensor& images)
-      : Tiled(images.dim_size(0), images.dim_size(1), images.dim_size(2), images.dim_size(3)) {}
+  // The input, where a tile of the output depends on it.
+  static Tiled Inputs(const Grid& grid, int64_t channels) {
+    return Tiled(grid, channels, grid.stride * kTile, {grid.height.size, grid.width.size},
+                 {grid.height.padding, grid.width.padding});
+  }
 
-  // The same with other channels.
-  Tiled With(int64_t channels) const { return Tiled(count_, height_, width_, channels); }
+  // The output, `border` pixels of the tile before included.
+  static Tiled Outputs(const Grid& grid, int64_t channels, int64_t border) {
+    return Tiled(grid, channels, kTile, {grid.height.outputs, grid.width.outputs},
+                 {border, border});
+  }
 
-  int64_t tiles() const { return count_ * down_ * across_; }
+  // The input, where its gradient depends on a tile of the output's with a border of 1.
+  static Tiled InputGradients(const Grid& grid, int64_t channels) {
+    return grid.stride == 1 ? Outputs(grid, channels, 0) : Inputs(grid, channels);
+  }
 
-  // Finds the rows of side x side pixels from `border` before a tile's first one. Rows that reach
-  // beyond the image are made in `copy`, with zeros there.
+  // Finds the rows of a tile of side x side pixels. Those that reach beyond the image are made in
+  // `copy`, with zeros there.
   template <int side>
-  void Read(const float* images, int64_t tile, int64_t border, float* copy,
-            const float* (&rows)[side]) const {
-    const Place place = Find(tile, border);
-    const auto [left, right] = Within(place.x, side, width_);
-    const auto [top, bottom] = Within(place.y, side, height_);
+  void Read(const float* images, int64_t tile, float* copy, const float* (&rows)[side]) const {
+    const Place place = Find(tile);
+    const auto [left, right] = Within(place.x, side, size_.x);
+    const auto [top, bottom] = Within(place.y, side, size_.y);
     for (int64_t i = 0; i < side; ++i, copy += side * channels) {
       const bool is_inside = i >= top && i < bottom;
       const float* row = images + Offset(place, i);
@@ -44,20 +71,25 @@ class Tiled {
   }
 
   // Finds the rows of a tile to write to, in `copy` if it reaches beyond the image.
-  void FindRows(float* images, int64_t tile, float* copy, float* (&rows)[kTile]) const {
-    const Place place = Find(tile, 0);
-    for (int64_t i = 0; i < kTile; ++i) {
-      rows[i] = IsInside(place) ? images + Offset(place, i) : copy + i * kTile * channels;
+  template <int side>
+  void FindRows(float* images, int64_t tile, float* copy, float* (&rows)[side]) const {
+    const Place place = Find(tile);
+    const bool is_inside = IsInside<side>(place);
+    for (int64_t i = 0; i < side; ++i) {
+      rows[i] = is_inside ? images + Offset(place, i) : copy + i * side * channels;
     }
   }
 
   // Takes channels from `first` to before `end` of such a tile over from `copy`.
+  template <int side>
   void TakeOver(const float* copy, int64_t tile, int64_t first, int64_t end, float* images) const {
-    const Place place = Find(tile, 0);
-    if (IsInside(place)) return;
-    for (int64_t i = 0; i < std::min<int64_t>(kTile, height_ - place.y); ++i) {
-      for (int64_t j = 0; j < std::min<int64_t>(kTile, width_ - place.x); ++j) {
-        const float* pixel = copy + (i * kTile + j) * channels;
+    const Place place = Find(tile);
+    if (IsInside<side>(place)) return;
+    const auto [left, right] = Within(place.x, side, size_.x);
+    const auto [top, bottom] = Within(place.y, side, size_.y);
+    for (int64_t i = top; i < bottom; ++i) {
+      for (int64_t j = left; j < right; ++j) {
+        const float* pixel = copy + (i * side + j) * channels;
         std::copy(pixel + first, pixel + end, images + Offset(place, i) + j * channels + first);
       }
     }
@@ -66,29 +98,34 @@ class Tiled {
   const int64_t channels;
 
  private:
+  struct Pixels {
+    int64_t y, x;
+  };
   struct Place {
     int64_t image, y, x;
   };
 
-  Tiled(int64_t count, int64_t height, int64_t width, int64_t channels)
+  Tiled(const Grid& grid, int64_t channels, int64_t step, Pixels size, Pixels border)
       : channels(channels),
-        count_(count),
-        height_(height),
-        width_(width),
-        down_((height + kTile - 1) / kTile),
-        across_((width + kTile - 1) / kTile) {}
+        down_(grid.down),
+        across_(grid.across),
+        step_(step),
+        size_(size),
+        border_(border) {}
 
-  Place Find(int64_t tile, int64_t border) const {
-    return {tile / across_ / down_, tile / across_ % down_ * kTile - border,
-            tile % across_ * kTile - border};
+  Place Find(int64_t tile) const {
+    return {tile / across_ / down_, tile / across_ % down_ * step_ - border_.y,
+            tile % across_ * step_ - border_.x};
   }
 
   int64_t Offset(const Place& place, int64_t row) const {
-    return ((place.image * height_ + place.y + row) * width_ + place.x) * channels;
+    return ((place.image * size_.y + place.y + row) * size_.x + place.x) * channels;
   }
 
+  template <int side>
   bool IsInside(const Place& place) const {
-    return place.y + kTile <= height_ && place.x + kTile <= width_;
+    return std::min(place.y, place.x) >= 0 && place.y + side <= size_.y &&
+           place.x + side <= size_.x;
   }
 
   // Which of `side` pixels from `start` on lie within `size`: from the first to before the second.
@@ -96,16 +133,16 @@ class Tiled {
     return {std::max<int64_t>(0, -start), std::min(side, size - start)};
   }
 
-  const int64_t count_, height_, width_, down_, across_;
+  const int64_t down_, across_;  // tiles
+  const int64_t step_;           // pixels from one to the next
+  const Pixels size_, border_;
 };
 
-// Tiles from `first` to before `end`, in blocks whose values at the points, `channels` for each
-// tile, stay in a cache.
+// Tiles from `first` to before `end`, in blocks whose values, `values` for each tile, stay in a cache.
 struct Range {
-  Range(std::pair<int64_t, int64_t> tiles, int64_t channels, int64_t cache_bytes)
-      : first(tiles.first), end(tiles.second) {
-    const int64_t tile_bytes = kPoints * channels * sizeof(float), count = end - first;
-    const int64_t most = std::max(2 * kRows, cache_bytes / tile_bytes);
+  Range(std::pair<int64_t, int64_t> tiles, int64_t values) : first(tiles.first), end(tiles.second) {
+    const int64_t count = end - first;
+    const int64_t most = std::max<int64_t>(2 * kRows, kCacheBytes / sizeof(float) / values);
     const int64_t blocks = std::max<int64_t>(1, (count + most - 1) / most);
     block = RoundUp((count + blocks - 1) / blocks, kRows);
   }

@@ -26,7 +26,9 @@ def make_layer(fill):
 
 
 # Channels for panels of one, two and three vectors and a part of one; images that end within a
-# tile; tiles for several blocks; images for several threads.
+# tile; tiles for several blocks; images for several threads; sides even and odd, of which stride 2
+# pads one end or both.
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(
     ("shape", "filters"),
     [
@@ -40,8 +42,8 @@ def make_layer(fill):
     ],
     ids=str,
 )
-def test_numbers_are_tensorflows(assert_near, images_of, make_layer, step, shape, filters):
-    layer, images = make_layer(shape[-1], filters), images_of(shape)
+def test_numbers_are_tensorflows(assert_near, images_of, make_layer, step, shape, filters, stride):
+    layer, images = make_layer(shape[-1], filters, strides=stride), images_of(shape)
     assert_near(NAMES, step(layer, images, True), step(layer, images, False), 2e-5)
 
 
@@ -52,18 +54,21 @@ def test_numbers_are_tensorflows(assert_near, images_of, make_layer, step, shape
     width=st.integers(1, 20),
     channels=st.integers(1, 70),
     filters=st.integers(1, 70),
+    stride=st.sampled_from([1, 2]),
 )
 def test_any_shape(
-    assert_near, images_of, make_layer, step, batch, height, width, channels, filters
+    assert_near, images_of, make_layer, step, batch, height, width, channels, filters, stride
 ):
-    layer, images = make_layer(channels, filters), images_of((batch, height, width, channels))
+    layer = make_layer(channels, filters, strides=stride)
+    images = images_of((batch, height, width, channels))
     assert_near(NAMES, step(layer, images, True), step(layer, images, False), 1e-4)
 
 
-def test_rounding_is_of_the_order_of_tensorflows(images_of, make_layer, step):
-    """By the root mean square, twice its errors; with the usual points it would be four times."""
-    layer, images = make_layer(48, 192), images_of((8, 32, 32, 48))
-    factors = images_of((8, 32, 32, 192), seed=1).astype("float64")
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rounding_is_of_the_order_of_tensorflows(images_of, make_layer, step, stride):
+    """By the root mean square, at most twice its errors; with the usual points four times."""
+    layer, images = make_layer(48, 192, strides=stride), images_of((8, 32, 32, 48))
+    factors = images_of(layer.compute_output_shape(images.shape), seed=1).astype("float64")
     truth = step_in_float64(layer, images, factors)
     for name, ours, theirs, right in zip(
         NAMES, step(layer, images, True), step(layer, images, False), truth, strict=True
@@ -77,18 +82,22 @@ def step_in_float64(layer, images, factors):
     kernel = tf.constant(np.float64(layer.get_weights()[0]))
     with tf.GradientTape() as tape:
         tape.watch([images, kernel])
-        loss = tf.reduce_sum((outputs := tf.nn.conv2d(images, kernel, 1, "SAME")) * factors)
+        outputs = tf.nn.conv2d(images, kernel, layer.strides, "SAME")
+        loss = tf.reduce_sum(outputs * factors)
     return [np.array(x) for x in (outputs, *tape.gradient(loss, [images, kernel]))]
 
 
-def test_the_same_bits_again(assert_same_bits, make_layer, images_of):
-    assert_same_bits(make_layer(24, 24), images_of((16, 32, 32, 24)))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_same_bits_again(assert_same_bits, make_layer, images_of, stride):
+    assert_same_bits(make_layer(24, 24, strides=stride), images_of((16, 32, 32, 24)))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (2, 0, 8, 3)], ids=str)
-def test_empty_images(images_of, make_layer, step, shape):
-    y, dx, dkernel = step(make_layer(3, 5), images_of(shape), True)
-    assert y.shape == (*shape[:3], 5)
+def test_empty_images(images_of, make_layer, step, shape, stride):
+    layer = make_layer(3, 5, strides=stride)
+    y, dx, dkernel = step(layer, images_of(shape), True)
+    assert y.shape == layer.compute_output_shape(shape)
     assert dx.shape == shape
     assert not dkernel.any()
 
@@ -104,7 +113,8 @@ def test_nans_stay(images_of, make_layer, step):
 @pytest.mark.parametrize(
     "options",
     [
-        {"strides": 2},
+        {"strides": 3},
+        {"strides": (1, 2)},
         {"padding": "valid"},
         {"use_bias": True},
         {"activation": "relu"},
@@ -118,14 +128,26 @@ def test_other_convolutions_are_keras_own(assert_is_keras_own, make_layer, optio
     assert_is_keras_own(make_layer(4, 6, **options), keras.layers.Conv2D(6, 3, **options))
 
 
-def test_kernels_that_do_not_fit():
+def test_the_traced_shape_is_that_of_the_result(make_layer):
+    layer = make_layer(3, 5, strides=2)
+    function = tf.function(lambda x: layer(x, training=True))
+    traced = function.get_concrete_function(tf.TensorSpec([None, None, 9, 3], tf.float32))
+    assert traced.output_shapes.as_list() == [None, None, 5, 5]
+
+
+def test_what_does_not_fit():
     convolve = operations.conv3x3_for(tf.float32)
+    images = tf.zeros([1, 8, 8, 3])
     with pytest.raises(tf.errors.InvalidArgumentError, match="expected a kernel of 3x3"):
-        convolve(x=tf.zeros([1, 8, 8, 3]), kernel=tf.zeros([5, 5, 3, 4]))
+        convolve(x=images, kernel=tf.zeros([5, 5, 3, 4]), stride=1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="images of 4 channels"):
-        convolve(x=tf.zeros([1, 8, 8, 3]), kernel=tf.zeros([3, 3, 4, 4]))
+        convolve(x=images, kernel=tf.zeros([3, 3, 4, 4]), stride=1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="stride of 1 or 2, received 3"):
+        convolve(x=images, kernel=tf.zeros([3, 3, 3, 4]), stride=3)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_blocks_train_with_it(assert_block_trains_with_it, recompute):
-    assert_block_trains_with_it(FusedMBConv(8, 8, expansion=4), recompute, "Conv2D")
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blocks_train_with_it(assert_block_trains_with_it, recompute, stride):
+    block = FusedMBConv(8, 8, expansion=4, stride=stride)
+    assert_block_trains_with_it(block, recompute, "Conv2D")

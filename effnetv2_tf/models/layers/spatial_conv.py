@@ -15,7 +15,7 @@ from effnetv2_tf.kernels import operations
 class SpatialConv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D`, which trains with the compiled operation of `kernels`.
 
-    There is one for kernels of 3x3 with stride 1 and "same" padding, without bias, activation,
+    There is one for kernels of 3x3 with stride 1 or 2 and "same" padding, without bias, activation,
     groups or dilation, channels last, in float32; everything else is Keras's. Arguments and shapes
     are those of `keras.layers.Conv2D`.
     """
@@ -25,12 +25,12 @@ class SpatialConv2D(keras.layers.Conv2D):
         if training and self._is_plain_3x3():
             compiled = operations.conv3x3_for(inputs.dtype)
             if compiled:
-                return compiled(x=inputs, kernel=tf.convert_to_tensor(self.kernel))
+                kernel = tf.convert_to_tensor(self.kernel)
+                return compiled(x=inputs, kernel=kernel, stride=self.strides[0])
         return super().call(inputs)
 
     def _is_plain_3x3(self) -> bool:
-        geometry = (self.kernel_size, self.strides)
-        return geometry == ((3, 3), (1, 1)) and self.groups == 1 and _is_plain(self)
+        return self.kernel_size == (3, 3) and self.groups == 1 and _is_plain(self)
 
 
 @keras_compat.register_serializable("effnetv2_tf")
@@ -52,17 +52,15 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def _has_operation(self) -> bool:
         return (
-            self.kernel_size in ((3, 3), (5, 5))
-            and self.strides in ((1, 1), (2, 2))
-            and self.depth_multiplier == 1
-            and _is_plain(self)
+            self.kernel_size in ((3, 3), (5, 5)) and self.depth_multiplier == 1 and _is_plain(self)
         )
 
 
 def _is_plain(layer: Any) -> bool:
     """Whether a convolution is nothing else, and its padding what the operations make."""
     return (
-        layer.padding == "same"
+        layer.strides in ((1, 1), (2, 2))
+        and layer.padding == "same"
         and layer.dilation_rate == (1, 1)
         and layer.data_format == "channels_last"
         and not layer.use_bias
