@@ -71,12 +71,11 @@ class Convolution {
     const auto products = Uninitialized(kPoints * range.block * widest);
     range.ForEachBlock([&](int64_t first, int64_t count) {
       TransformInput<Algorithm>(images_, x_, first, count, range.block, copy.get(), inputs.get());
-      panels_.ForEach([&](int64_t column, int64_t vectors) {
-        MultiplyPanel(inputs.get(), count, range.block, column, vectors, products.get());
+      panels_.ForEach([&](const Panel& panel) {
+        MultiplyPanel(inputs.get(), count, range.block, panel, products.get());
         for (int64_t t = 0; t < count; ++t) {
-          const int64_t width = vectors * kWidth;
-          Finish(&products[t * width], range.block * width, first + t, column,
-                 std::min(column + width, panels_.columns), copy.get());
+          const int64_t width = panel.vectors * kWidth;
+          Finish(&products[t * width], range.block * width, first + t, panel, copy.get());
         }
       });
     });
@@ -85,34 +84,34 @@ class Convolution {
  private:
   static constexpr int kSide = kPointsOf<Algorithm>, kPoints = kSide * kSide;
 
-  void MultiplyPanel(const float* inputs, int64_t count, int64_t block, int64_t column,
-                     int64_t vectors, float* products) const {
-    const int64_t channels = images_.channels;
+  void MultiplyPanel(const float* inputs, int64_t count, int64_t block, const Panel& panel,
+                     float* products) const {
+    const int64_t channels = images_.channels, width = panel.vectors * kWidth;
     for (int point = 0; point < kPoints; ++point) {
       const int64_t factor = FactorOf(point / kSide) * kFactors + FactorOf(point % kSide);
-      const float* panel = kernel_ + (factor * panels_.width() + column) * channels;
+      const float* kernel = kernel_ + (factor * panels_.width() + panel.column) * channels;
       for (int64_t row = point * block; row < point * block + count; row += kRows) {
-        Multiply<false>({inputs + row * channels, channels, 1, channels}, panel, vectors,
-                        products + row * vectors * kWidth);
+        Multiply<false>({inputs + row * channels, channels, 1, channels}, kernel, panel.vectors,
+                        products + row * width, width);
       }
     }
   }
 
-  // A tile's channels from `first` to before `end`, of their products, `point` elements apart.
-  void Finish(const float* products, int64_t point, int64_t tile, int64_t first, int64_t end,
+  // A tile's channels of a panel, of their products, `point` elements apart.
+  void Finish(const float* products, int64_t point, int64_t tile, const Panel& panel,
               float* copy) const {
     constexpr int side = kOutputSideOf<Algorithm>;
-    const int64_t channels = panels_.columns;
+    const int64_t channels = panels_.columns, first = panel.column;
     float* rows[side];
     outputs_.FindRows(y_, tile, copy, rows);
-    ForEachVector(end - first, [&](int64_t c, auto zero) {
+    ForEachVector(panel.columns, [&](int64_t c, auto zero) {
       using Values = decltype(zero);
       FromPoints<Values>(
           Algorithm::kOfOutput,
           [&](int i, int j) { return Load<Values>(products + (i * kSide + j) * point + c); },
           [&](int i, int j, Values values) { Store(values, rows[i] + j * channels + first + c); });
     });
-    outputs_.TakeOver<side>(copy, tile, first, end, y_);
+    outputs_.TakeOver<side>(copy, tile, first, first + panel.columns, y_);
   }
 
   const Tiled images_, outputs_;
@@ -204,10 +203,11 @@ class KernelGradient {
   void MultiplyPoint(const float* inputs, const float* gradients, int64_t block, int64_t count,
                      Product multiply, float* sums) const {
     const int64_t channels = images_.channels;
-    panels_.ForEach([&](int64_t column, int64_t vectors) {
+    panels_.ForEach([&](const Panel& panel) {
+      const int64_t width = panel.vectors * kWidth;
       for (int64_t c = 0; c < channels; c += kRows) {
-        multiply({inputs + c, 1, channels, count}, gradients + column * block, vectors,
-                 sums + column * rows_ + c * vectors * kWidth);
+        multiply({inputs + c, 1, channels, count}, gradients + panel.column * block, panel.vectors,
+                 sums + panel.column * rows_ + c * width, width);
       }
     });
   }
@@ -227,8 +227,8 @@ inline absl::Status CheckKernel(const Tensor& kernel) {
 }
 
 // A convolution costs more for each element than a norm, for which the threads are reckoned.
-inline int64_t ConvolutionThreads(int64_t elements, const Pool& pool) {
-  return ThreadsFor(4 * elements, pool);
+inline int64_t ConvolutionThreads(int64_t elements, OpKernelContext* context) {
+  return ThreadsFor(4 * elements, context);
 }
 
 inline absl::Status Allocate(OpKernelContext* context, int64_t size, Tensor* to) {
@@ -266,8 +266,7 @@ class Conv3x3 : public StridedOperation {
     const Convolution<Algorithm> convolution(Tiled::Inputs(grid, channels), Values(x),
                                              Values(transformed),
                                              Tiled::Outputs(grid, panels.columns, 0), Values(y));
-    const Pool& pool = *context->device()->tensorflow_cpu_worker_threads();
-    const int64_t workers = ConvolutionThreads(y->NumElements(), pool);
+    const int64_t workers = ConvolutionThreads(y->NumElements(), context);
     const int64_t pieces = PiecesFor(workers);
     const auto transform = [&](int64_t part) {
       const auto [first, end] = PartOf(channels, part, workers);
@@ -280,7 +279,7 @@ class Conv3x3 : public StridedOperation {
       }
     };
     const auto convolve = [&](int64_t i) { convolution.Compute(PartOf(grid.tiles(), i, pieces)); };
-    ShareTwice(pool, workers, workers, transform, [] { return true; }, pieces, convolve);
+    ShareTwice(workers, workers, transform, [] { return true; }, pieces, convolve);
   }
 };
 
@@ -316,8 +315,7 @@ class Conv3x3Grad : public StridedOperation {
     const Tiled images = Tiled::Inputs(grid, channels);
     const KernelGradient<Algorithm> gradient(images, Values(x), Tiled::Outputs(grid, filters, 0),
                                              Values(dy));
-    const Pool& pool = *context->device()->tensorflow_cpu_worker_threads();
-    const int64_t workers = ConvolutionThreads(dy.NumElements(), pool);
+    const int64_t workers = ConvolutionThreads(dy.NumElements(), context);
     const Panels panels(channels);
     Tensor turned, sums;
     const int64_t size = kFactors * kFactors * filters * panels.width();
@@ -344,7 +342,7 @@ class Conv3x3Grad : public StridedOperation {
       gradient.Sum(PartOf(grid.tiles(), i, workers), Values(&sums) + i * gradient.size());
       if (--missing_sums == 0) gradient.Finish(Values(sums), workers, Values(dkernel));
     };
-    ShareTwice(pool, workers, workers, turn, [] { return true; }, workers + pieces, differentiate);
+    ShareTwice(workers, workers, turn, [] { return true; }, workers + pieces, differentiate);
   }
 
   // Row `k` of the kernel turned round: (3, 3, outputs, inputs).

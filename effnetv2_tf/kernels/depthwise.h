@@ -38,16 +38,18 @@ class Run {
 };
 
 // Where the pixels lie that a row of the result is made of: kernel rows, each of a row's columns.
-// `distance`: from one pixel of the image to the next, with zeros between them.
+// `distance`: from one pixel of the image to the next, with zeros between them. Of each pixel some
+// neighbouring channels, to which all pointers point.
 template <int side, int stride, int distance>
 class Window {
  public:
-  Window(const Side& height, const Side& width, int64_t channels)
+  Window(const Side& height, const Side& width, int64_t channels, int64_t count)
       : height_(height),
         width_(width),
         channels_(channels),
+        count_(count),
         columns_((width.outputs - 1) * stride + side),
-        zeros_(channels),
+        zeros_(count),
         pixels_(side * columns_) {}
 
   void Move(const float* image, int64_t row) {
@@ -64,7 +66,7 @@ class Window {
   // The row of the result, with a kernel whose next tap lies `step` elements further.
   void Convolve(const float* kernel, int64_t step, float* to) const {
     ForEachBlock(width_.outputs, [&](auto pixels, int64_t x) {
-      ForEachVector(channels_, [&](int64_t c, auto zero) {
+      ForEachVector(count_, [&](int64_t c, auto zero) {
         ConvolveBlock<pixels(), decltype(zero)>(&pixels_[x * stride], c, kernel + c, step,
                                                 to + x * channels_ + c);
       });
@@ -74,7 +76,7 @@ class Window {
   // Adds to the kernel's gradient what a row of the result's gradient gives, some pixels at a time.
   void Differentiate(const float* gradient, float* sums) const {
     ForEachBlock(width_.outputs, [&](auto pixels, int64_t x) {
-      ForEachVectorOnce(channels_, [&](int64_t c, auto zero) {
+      ForEachVectorOnce(count_, [&](int64_t c, auto zero) {
         DifferentiateBlock<pixels(), decltype(zero)>(&pixels_[x * stride], c,
                                                      gradient + x * channels_ + c, sums + c);
       });
@@ -120,7 +122,7 @@ class Window {
   }
 
   const Side height_, width_;
-  const int64_t channels_, columns_;
+  const int64_t channels_, count_, columns_;
   const std::vector<float> zeros_;
   std::vector<const float*> pixels_;
 };
@@ -143,27 +145,34 @@ class Batch {
 
   // Rows of the result, all images' one after the other.
   void Convolve(std::pair<int64_t, int64_t> rows, const float* x, float* y) const {
-    Window<side, stride, 1> window(height_, width_, channels_);
+    Window<side, stride, 1> window(height_, width_, channels_, channels_);
     for (int64_t row = rows.first; row < rows.second; ++row) {
       window.Move(x + row / height_.outputs * input_size(), row % height_.outputs);
       window.Convolve(kernel_, channels_, y + row * width_.outputs * channels_);
     }
   }
 
-  // The images' gradient where these rows of the result lie, and their share of the kernel's.
-  void Differentiate(std::pair<int64_t, int64_t> rows, const float* x, const float* dy, float* dx,
-                     float* dkernel) const {
-    Window<side, 1, stride> back(height_.TurnedRound(side), width_.TurnedRound(side), channels_);
-    Window<side, stride, 1> window(height_, width_, channels_);
-    const float* last = kernel_ + (kTaps - 1) * channels_;
-    std::fill_n(dkernel, kTaps * channels_, 0.0f);
+  // Of some channels the images' gradient where these rows of the result lie, and their share of the
+  // kernel's.
+  void Differentiate(std::pair<int64_t, int64_t> rows, std::pair<int64_t, int64_t> channels,
+                     const float* x, const float* dy, float* dx, float* dkernel) const {
+    const auto [first, end] = channels;
+    Window<side, 1, stride> back(height_.TurnedRound(side), width_.TurnedRound(side), channels_,
+                                 end - first);
+    Window<side, stride, 1> window(height_, width_, channels_, end - first);
+    const float* last = kernel_ + (kTaps - 1) * channels_ + first;
+    for (int64_t tap = 0; tap < kTaps; ++tap) {
+      std::fill(dkernel + tap * channels_ + first, dkernel + tap * channels_ + end, 0.0f);
+    }
     for (int64_t row = rows.first; row < rows.second; ++row) {
       const int64_t image = row / height_.outputs, y = row % height_.outputs;
-      window.Move(x + image * input_size(), y);
-      window.Differentiate(dy + row * width_.outputs * channels_, dkernel);
+      const float* slopes = dy + image * output_size() + first;
+      window.Move(x + image * input_size() + first, y);
+      window.Differentiate(slopes + y * width_.outputs * channels_, dkernel + first);
       for (int64_t i = y * stride; i < std::min((y + 1) * stride, height_.size); ++i) {
-        back.Move(dy + image * height_.outputs * width_.outputs * channels_, i);
-        back.Convolve(last, -channels_, dx + image * input_size() + i * width_.size * channels_);
+        back.Move(slopes, i);
+        back.Convolve(last, -channels_,
+                      dx + image * input_size() + i * width_.size * channels_ + first);
       }
     }
   }
@@ -172,10 +181,30 @@ class Batch {
   static constexpr int64_t kTaps = side * side;
 
   int64_t input_size() const { return height_.size * width_.size * channels_; }
+  int64_t output_size() const { return height_.outputs * width_.outputs * channels_; }
 
   const int64_t count_, channels_;
   const Side height_, width_;
   const float* const kernel_;
+};
+
+// Channels in slices of whole vectors, the last one with what is left over.
+class Slices {
+ public:
+  explicit Slices(int64_t channels)
+      : channels_(channels), count_(std::max<int64_t>(1, channels / kLeast)) {}
+
+  int64_t count() const { return count_; }
+
+  std::pair<int64_t, int64_t> operator[](int64_t i) const {
+    const auto [first, end] = PartOf(channels_ / kWidth, i, count_);
+    return {first * kWidth, i + 1 == count_ ? channels_ : end * kWidth};
+  }
+
+ private:
+  static constexpr int64_t kLeast = 128;  // channels, whose sums for a kernel stay in a cache
+
+  const int64_t channels_, count_;
 };
 
 // What both operations check, and how they find the code for their sizes.
@@ -216,10 +245,9 @@ class DepthwiseConv : public Operation {
       Tensor* y = nullptr;
       OP_REQUIRES_OK(context, context->allocate_output(0, batch.result_shape(), &y));
       if (y->NumElements() == 0) return;
-      const Pool& pool = *context->device()->tensorflow_cpu_worker_threads();
-      const int64_t workers = ThreadsFor(x.NumElements(), pool);
+      const int64_t workers = ThreadsFor(x.NumElements(), context);
       const int64_t pieces = Pieces(workers, batch.rows());
-      Share(pool, workers, pieces, [&](int64_t i) {
+      Share(workers, pieces, [&](int64_t i) {
         batch.Convolve(PartOf(batch.rows(), i, pieces), Values(x), Values(y));
       });
     });
@@ -243,21 +271,28 @@ class DepthwiseConvGrad : public Operation {
       OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
       OP_REQUIRES_OK(context, context->allocate_output(1, kernel.shape(), &dkernel));
       const int64_t size = kernel.NumElements();
-      std::fill_n(Values(dkernel), size, 0.0f);
-      if (dx->NumElements() == 0) return;
-      const Pool& pool = *context->device()->tensorflow_cpu_worker_threads();
-      const int64_t workers = ThreadsFor(x.NumElements(), pool);
-      const int64_t pieces = Pieces(workers, batch.rows());
+      if (dx->NumElements() == 0) {
+        std::fill_n(Values(dkernel), size, 0.0f);
+        return;
+      }
+      // Pieces of channels need no sums of sums. Rows are shared where channels are few.
+      const int64_t workers = ThreadsFor(x.NumElements(), context);
+      const Slices slices(kernel.dim_size(2));
+      const int64_t most = (PiecesFor(workers) + slices.count() - 1) / slices.count();
+      const int64_t parts = std::min(batch.rows(), most);
       Tensor sums;
       OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT,
-                                                     TensorShape({pieces * size}), &sums));
-      Share(pool, workers, pieces, [&](int64_t i) {
-        batch.Differentiate(PartOf(batch.rows(), i, pieces), Values(x), Values(dy), Values(dx),
-                            Values(&sums) + i * size);
+                                                     TensorShape({(parts - 1) * size}), &sums));
+      const auto sum = [&](int64_t part) {
+        return part == 0 ? Values(dkernel) : Values(&sums) + (part - 1) * size;
+      };
+      Share(workers, parts * slices.count(), [&](int64_t i) {
+        const int64_t part = i / slices.count();
+        batch.Differentiate(PartOf(batch.rows(), part, parts), slices[i % slices.count()],
+                            Values(x), Values(dy), Values(dx), sum(part));
       });
-      for (int64_t i = 0; i < pieces; ++i) {
-        const float* part = Values(&sums) + i * size;
-        for (int64_t k = 0; k < size; ++k) Values(dkernel)[k] += part[k];
+      for (int64_t part = 1; part < parts; ++part) {
+        for (int64_t k = 0; k < size; ++k) Values(dkernel)[k] += sum(part)[k];
       }
     });
   }

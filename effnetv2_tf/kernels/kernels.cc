@@ -5,11 +5,12 @@
 #include "batch_norm.h"
 #include "conv3x3.h"
 #include "depthwise.h"
+#include "pointwise.h"
+#include "residual.h"
 #include "rms_prop.h"
 #include "squeeze_excite.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
-#include "views.h"
 
 namespace effnetv2_tf {
 namespace {
@@ -84,19 +85,17 @@ absl::Status ConvolutionShape(InferenceContext* context) {
   return absl::OkStatus();
 }
 
-absl::Status RowsShape(InferenceContext* context) {
-  tensorflow::shape_inference::ShapeHandle x;
-  TF_RETURN_IF_ERROR(context->WithRankAtLeast(context->input(0), 1, &x));
-  context->set_output(0, context->Matrix(InferenceContext::kUnknownDim, context->Dim(x, -1)));
+absl::Status FirstShape(InferenceContext* context) {
+  context->set_output(0, context->input(0));
   return absl::OkStatus();
 }
 
-absl::Status LikeShape(InferenceContext* context) {
-  ShapeHandle rows, like, shape;
-  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 2, &rows));
-  TF_RETURN_IF_ERROR(context->WithRankAtLeast(context->input(1), 1, &like));
-  TF_RETURN_IF_ERROR(context->ReplaceDim(like, -1, context->Dim(rows, 1), &shape));
-  context->set_output(0, shape);
+absl::Status PointwiseShape(InferenceContext* context) {
+  ShapeHandle x, kernel, y;
+  TF_RETURN_IF_ERROR(context->WithRankAtLeast(context->input(0), 1, &x));
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(1), 4, &kernel));
+  TF_RETURN_IF_ERROR(context->ReplaceDim(x, -1, context->Dim(kernel, 3), &y));
+  context->set_output(0, y);
   return absl::OkStatus();
 }
 
@@ -194,13 +193,34 @@ REGISTER_OP("Effnetv2DepthwiseConvGrad")
     .Attr("stride: int")
     .SetShapeFn(ConvolutionGradShapes);
 
-REGISTER_OP("Effnetv2AsRows").Input("x: float").Output("rows: float").SetShapeFn(RowsShape);
-
-REGISTER_OP("Effnetv2ShapedAs")
-    .Input("rows: float")
-    .Input("like: float")
+// `x`: (..., channels).
+REGISTER_OP("Effnetv2PointwiseConv")
+    .Input("x: float")
+    .Input("kernel: float")
     .Output("y: float")
-    .SetShapeFn(LikeShape);
+    .SetShapeFn(PointwiseShape);
+
+REGISTER_OP("Effnetv2PointwiseConvGrad")
+    .Input("dy: float")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Output("dx: float")
+    .Output("dkernel: float")
+    .SetShapeFn(ConvolutionGradShapes);
+
+// `factors`: one for each image, of any shape.
+REGISTER_OP("Effnetv2Residual")
+    .Input("branch: float")
+    .Input("factors: float")
+    .Input("skip: float")
+    .Output("y: float")
+    .SetShapeFn(FirstShape);
+
+REGISTER_OP("Effnetv2ResidualGrad")
+    .Input("dy: float")
+    .Input("factors: float")
+    .Output("dbranch: float")
+    .SetShapeFn(FirstShape);
 
 REGISTER_OP("Effnetv2RmsProp")
     .Attr("N: int >= 1")
@@ -225,8 +245,10 @@ REGISTER_CPU_KERNEL("Effnetv2Conv3x3", winograd::Conv3x3);
 REGISTER_CPU_KERNEL("Effnetv2Conv3x3Grad", winograd::Conv3x3Grad);
 REGISTER_CPU_KERNEL("Effnetv2DepthwiseConv", depthwise::DepthwiseConv);
 REGISTER_CPU_KERNEL("Effnetv2DepthwiseConvGrad", depthwise::DepthwiseConvGrad);
-REGISTER_CPU_KERNEL("Effnetv2AsRows", AsRows);
-REGISTER_CPU_KERNEL("Effnetv2ShapedAs", ShapedAs);
+REGISTER_CPU_KERNEL("Effnetv2PointwiseConv", pointwise::PointwiseConv);
+REGISTER_CPU_KERNEL("Effnetv2PointwiseConvGrad", pointwise::PointwiseConvGrad);
+REGISTER_CPU_KERNEL("Effnetv2Residual", residual::Sum<true>);
+REGISTER_CPU_KERNEL("Effnetv2ResidualGrad", residual::Sum<false>);
 REGISTER_CPU_KERNEL("Effnetv2RmsProp", RmsProp);
 
 }  // namespace effnetv2_tf

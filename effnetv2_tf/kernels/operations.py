@@ -43,11 +43,10 @@ def _library() -> Any:
         ("SqueezeExcite", _excite_gradient, library.effnetv2_squeeze_excite_grad),
         ("Conv3x3", _convolution_gradient, library.effnetv2_conv3x3_grad),
         ("DepthwiseConv", _convolution_gradient, library.effnetv2_depthwise_conv_grad),
+        ("PointwiseConv", _pointwise_gradient, library.effnetv2_pointwise_conv_grad),
+        ("Residual", _residual_gradient, library.effnetv2_residual_grad),
     ):
         tf.RegisterGradient(f"Effnetv2{name}")(functools.partial(gradient_of, gradient))
-    rows, shaped_as = library.effnetv2_as_rows, library.effnetv2_shaped_as
-    tf.RegisterGradient("Effnetv2AsRows")(lambda op, dy: shaped_as(dy, op.inputs[0]))
-    tf.RegisterGradient("Effnetv2ShapedAs")(lambda op, dy: (rows(dy), None))
     return library
 
 
@@ -138,19 +137,29 @@ def depthwise_conv_for(dtype: tf.DType) -> Any:
     return _library().effnetv2_depthwise_conv if _can_take(dtype) else None
 
 
-def views_for(dtype: tf.DType) -> Any:
-    """The operations that change shapes, or None if there are none.
+def pointwise_conv_for(dtype: tf.DType) -> Any:
+    """The operation of a 1x1 convolution, or None if there is none.
 
     Args:
-      dtype: of the tensors.
+      dtype: of the images.
 
     Returns:
-      Two functions: of a tensor (..., channels), which returns it as a matrix of all its rows, and
-      of a matrix of rows and a tensor, which returns the rows with that tensor's axes but the last.
+      A function of `x` (..., channels) and `kernel` (1, 1, channels, filters), both by name.
     """
-    if not _can_take(dtype):
-        return None
-    return _library().effnetv2_as_rows, _library().effnetv2_shaped_as
+    return _library().effnetv2_pointwise_conv if _can_take(dtype) else None
+
+
+def residual_for(dtype: tf.DType) -> Any:
+    """The operation of a residual sum with stochastic depth, or None if there is none.
+
+    Args:
+      dtype: of the images.
+
+    Returns:
+      A function of `branch` and `skip`, (batch, ...), and `factors`, with one element for each
+      image, all by name: `factors * branch + skip`. The factors have no gradient.
+    """
+    return _library().effnetv2_residual if _can_take(dtype) else None
 
 
 def rms_prop_for(dtype: tf.DType) -> Any:
@@ -198,3 +207,12 @@ def _excite_gradient(gradient: Any, operation: Any, dy: tf.Tensor, *_: Any) -> t
 def _convolution_gradient(gradient: Any, operation: Any, dy: tf.Tensor) -> tuple:
     x, kernel = operation.inputs
     return gradient(dy=dy, x=x, kernel=kernel, stride=operation.get_attr("stride"))
+
+
+def _pointwise_gradient(gradient: Any, operation: Any, dy: tf.Tensor) -> tuple:
+    x, kernel = operation.inputs
+    return gradient(dy=dy, x=x, kernel=kernel)
+
+
+def _residual_gradient(gradient: Any, operation: Any, dy: tf.Tensor) -> tuple:
+    return gradient(dy=dy, factors=operation.inputs[1]), None, dy

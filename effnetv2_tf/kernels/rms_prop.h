@@ -36,9 +36,8 @@ class RmsProp : public OpKernel {
                           values[2] + first, std::min(kPiece, gradient.NumElements() - first)});
       }
     }
-    const Pool& pool = *context->device()->tensorflow_cpu_worker_threads();
     const auto update = [&](int64_t i) { Update(pieces[i], rate); };
-    Share(pool, ThreadsFor(pieces.size() * kPiece, pool), pieces.size(), update);
+    Share(ThreadsFor(pieces.size() * kPiece, context), pieces.size(), update);
   }
 
  private:

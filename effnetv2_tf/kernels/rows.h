@@ -1,5 +1,5 @@
 // What the kernels share: elementwise functions that become vector code, and images as rows of
-// channels, worked on by TensorFlow's threads.
+// channels, worked on by several threads.
 
 #ifndef EFFNETV2_TF_KERNELS_ROWS_H_
 #define EFFNETV2_TF_KERNELS_ROWS_H_
@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "helpers.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace effnetv2_tf {
@@ -90,11 +91,10 @@ class Pass {
   std::atomic<int64_t> next_{0}, done_{0};
 };
 
-using Pool = tensorflow::DeviceBase::CpuWorkerThreads;
-
-// How many threads so many elements are worth.
-inline int64_t ThreadsFor(int64_t elements, const Pool& pool) {
-  return std::clamp<int64_t>(elements / kElementsPerThread, 1, pool.num_threads);
+// How many threads so many elements are worth, of as many as TensorFlow may take for an operation.
+inline int64_t ThreadsFor(int64_t elements, OpKernelContext* context) {
+  const int64_t most = context->device()->tensorflow_cpu_worker_threads()->num_threads;
+  return std::clamp<int64_t>(elements / kElementsPerThread, 1, most);
 }
 
 // Pieces of work for so many threads: several for each, for them to end at the same time.
@@ -124,8 +124,8 @@ void WaitUntil(Condition holds) {
 // i when they are free, so that the caller never waits for a thread that other work keeps busy; and
 // a thread that was woken for the first pass stays for the second.
 template <class First, class Between, class Second>
-void ShareTwice(const Pool& pool, int64_t workers, int64_t count, First first, Between between,
-                int64_t pieces, Second second) {
+void ShareTwice(int64_t workers, int64_t count, First first, Between between, int64_t pieces,
+                Second second) {
   struct Progress {
     Progress(int64_t count, int64_t pieces) : first(count), second(pieces) {}
     Pass first, second;
@@ -138,7 +138,7 @@ void ShareTwice(const Pool& pool, int64_t workers, int64_t count, First first, B
     WaitUntil([&] { return progress->is_halfway.load(); });
     progress->second.Take(second);
   };
-  for (int64_t helper = 1; helper < workers; ++helper) pool.workers->Schedule(help);
+  if (workers > 1) Helpers::Get().Call(workers - 1, help);
   progress->first.Take(first);
   WaitUntil([&] { return progress->first.is_done(); });
   const bool goes_on = between();
@@ -151,8 +151,8 @@ void ShareTwice(const Pool& pool, int64_t workers, int64_t count, First first, B
 
 // The first pass alone.
 template <class Work>
-void Share(const Pool& pool, int64_t workers, int64_t count, Work work) {
-  ShareTwice(pool, workers, count, work, [] { return false; }, 0, [](int64_t) {});
+void Share(int64_t workers, int64_t count, Work work) {
+  ShareTwice(workers, count, work, [] { return false; }, 0, [](int64_t) {});
 }
 
 // Values by channel, again and again for each row of a strip.
@@ -187,15 +187,12 @@ class ByColumn {
 // blocks that stay in a cache, and each block in strips, rows enough for long loops. The
 // runs depend on the number of threads alone, hence so do the sums' roundings.
 class Rows {
-  const Pool* const pool_;
-
  public:
   Rows(OpKernelContext* context, const Tensor& image, int64_t channels)
-      : pool_(context->device()->tensorflow_cpu_worker_threads()),
-        channels(channels),
+      : channels(channels),
         count(channels ? image.NumElements() / channels : 0),
         width(channels ? channels * std::max<int64_t>(1, kStripElements / channels) : 0),
-        runs(ThreadsFor(image.NumElements(), *pool_)) {}
+        runs(ThreadsFor(image.NumElements(), context)) {}
 
   ByColumn MakeColumns() const { return ByColumn(channels, width); }
 
@@ -214,7 +211,7 @@ class Rows {
     const auto second_pass = [&](int64_t piece) {
       ForEachStrip(count * piece / pieces, count * (piece + 1) / pieces, strip);
     };
-    ShareTwice(*pool_, runs, runs, first_pass, between, pieces, second_pass);
+    ShareTwice(runs, runs, first_pass, between, pieces, second_pass);
   }
 
   // Calls work(first element, number of elements) for each strip of these rows.

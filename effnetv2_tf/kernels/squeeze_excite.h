@@ -30,18 +30,15 @@ inline float Dot(const float* __restrict a, const float* __restrict b, int64_t s
 // The sizes of a call, and the threads for it.
 struct Excitation {
   Excitation(OpKernelContext* context, const Tensor& x, int64_t squeezed)
-      : pool(context->device()->tensorflow_cpu_worker_threads()),
-        images(x.dim_size(0)),
+      : images(x.dim_size(0)),
         pixels(x.dim_size(1) * x.dim_size(2)),
         channels(x.dim_size(3)),
-        squeezed(squeezed) {}
+        squeezed(squeezed),
+        workers(std::min(images, ThreadsFor(x.NumElements(), context))) {}
 
   // Elements of an image, and of what the forward pass keeps of one.
   int64_t image() const { return pixels * channels; }
   int64_t kept() const { return 2 * channels + squeezed; }
-
-  // Threads to share the images.
-  int64_t workers() const { return std::min(images, ThreadsFor(images * image(), *pool)); }
 
   // Makes `sums` by channel, to which add(pixel, sums) adds a pixel. They are made in blocks of
   // pixels, to be rounded less than one long sum.
@@ -58,8 +55,8 @@ struct Excitation {
     }
   }
 
-  const Pool* const pool;
   const int64_t images, pixels, channels, squeezed;
+  const int64_t workers;  // to share the images
 };
 
 // What the forward pass keeps of an image: the means, the squeezed layer before its SiLU, the gates.
@@ -89,7 +86,7 @@ class SqueezeExcite : public OpKernel {
       Excite(context, sizes, in, kept);
       Scale(in, kept.gates, sizes, Values(y) + n * sizes.image());
     };
-    Share(*sizes.pool, sizes.workers(), sizes.images, excite);
+    Share(sizes.workers, sizes.images, excite);
   }
 
  private:
@@ -174,7 +171,7 @@ class SqueezeExciteGrad : public OpKernel {
       sum(one, 1, d_hidden, sizes.squeezed, d_reduce_bias);
       sum(one, 1, d_gates, sizes.channels, d_expand_bias);
     };
-    ShareTwice(*sizes.pool, sizes.workers(), sizes.images, by_image, go_on, kPieces, sum_images);
+    ShareTwice(sizes.workers, sizes.images, by_image, go_on, kPieces, sum_images);
   }
 
  private:

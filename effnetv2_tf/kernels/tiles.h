@@ -12,8 +12,6 @@ namespace winograd {
 
 constexpr int64_t kCacheBytes = 3 << 18;
 
-inline int64_t RoundUp(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
-
 // A convolution's tiles: as many of its input as of its output, of kTile x kTile pixels, of which the
 // last ones of rows and columns can reach beyond the image.
 struct Grid {

@@ -81,7 +81,7 @@ def kept(parts):
 def views(tensor):
     """A tensor and what it is another shape of, the tensor that has the memory last."""
     found = [tensor]
-    while found[-1].op.type in ("Reshape", "Effnetv2AsRows", "Effnetv2ShapedAs"):
+    while found[-1].op.type == "Reshape":
         found.append(found[-1].op.inputs[0])
     return found
 

@@ -63,17 +63,22 @@ class PointwiseConv2D(keras_compat.Layer):
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        # Not at inference: whoever serves an exported network does not have the operations.
-        compiled = operations.views_for(inputs.dtype) if training else None
-        as_rows, shaped_as = compiled or (_as_rows, _shaped_as)
-        is_matrix = inputs.shape.rank == 2
-        rows = inputs if is_matrix else as_rows(inputs)  # (b*h*w, in)
-        outputs = tf.matmul(rows, as_rows(tf.convert_to_tensor(self.kernel)))  # (b*h*w, filters)
-        if self.bias is not None:
-            outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias, outputs.dtype))
-        if not is_matrix:
-            outputs = shaped_as(outputs, inputs)
+        # Not at inference: whoever serves an exported network does not have the operation.
+        compiled = operations.pointwise_conv_for(inputs.dtype) if training else None
+        if compiled:
+            kernel = tf.convert_to_tensor(self.kernel)
+            return self._activate(self._add_bias(compiled(x=inputs, kernel=kernel)))
+        rows = inputs if inputs.shape.rank == 2 else _as_rows(inputs)  # (b*h*w, in)
+        outputs = tf.matmul(rows, _as_rows(tf.convert_to_tensor(self.kernel)))  # (b*h*w, filters)
+        outputs = self._add_bias(outputs)
+        if inputs.shape.rank != 2:
+            outputs = _shaped_as(outputs, inputs)
         return self._activate(outputs)
+
+    def _add_bias(self, outputs: tf.Tensor) -> tf.Tensor:
+        if self.bias is None:
+            return outputs
+        return tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias, outputs.dtype))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.filters)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.kernels import operations
 from effnetv2_tf.models.layers.batch_norm import BatchNorm
 from effnetv2_tf.models.layers.group_conv import GroupConv2D
 from effnetv2_tf.models.layers.initializers import conv_initializer
@@ -178,10 +179,14 @@ class ResidualBlock(keras_compat.Layer):
             x = self._run_branch_again_for_the_gradient(inputs)
         else:
             x = self.run_branch(inputs, training)
-        if self.drop_path is not None:
-            # A sum whose gradient needs no shapes, as that of an addition does.
-            x = tf.add_n([self.drop_path(x, training=training), inputs])
-        return x
+        return x if self.drop_path is None else self._add_skip(x, inputs, training)
+
+    def _add_skip(self, branch: tf.Tensor, skip: tf.Tensor, training: bool | None) -> tf.Tensor:
+        compiled = operations.residual_for(branch.dtype) if training else None
+        if compiled:
+            return compiled(branch=branch, factors=self.drop_path.factors(branch), skip=skip)
+        # A sum whose gradient needs no shapes, as that of an addition does.
+        return tf.add_n([self.drop_path(branch, training=training), skip])
 
     def _run_branch_again_for_the_gradient(self, inputs: tf.Tensor) -> tf.Tensor:
         norms = [layer for layer in self.branch() if isinstance(layer, BatchNorm)]

@@ -74,12 +74,14 @@ class RandomDrop(keras_compat.Layer):
         raise NotImplementedError
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        if not training:
-            return inputs
+        return inputs * self.factors(inputs) if training else inputs
+
+    def factors(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The next mask for these inputs, in their type: 0, or 1 / (1 - rate)."""
         rate = tf.convert_to_tensor(self.scheduled_rate.variable)
         uniform = _uniform(self.noise_shape(inputs), self.random_seeds.next())
         mask = tf.cast(uniform >= rate, tf.float32) / (1.0 - rate)
-        return inputs * tf.cast(mask, inputs.dtype)
+        return tf.cast(mask, inputs.dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

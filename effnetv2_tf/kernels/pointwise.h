@@ -1,0 +1,270 @@
+// 1x1 convolutions, which are products of matrices, and both their gradients: float32 on CPUs,
+// channels last. As fast as TensorFlow's products on one thread; on more of them one operation wakes
+// the others once, where TensorFlow's gradients are two that wait for each other's threads.
+
+#ifndef EFFNETV2_TF_KERNELS_POINTWISE_H_
+#define EFFNETV2_TF_KERNELS_POINTWISE_H_
+
+#include "memory.h"
+#include "products.h"
+#include "rows.h"
+
+namespace effnetv2_tf {
+namespace pointwise {
+
+constexpr int64_t kBlock = 256;  // rows that are added up before sums are stored
+
+// A product's result in pieces: some rows, whole multiples of kRows but for the last ones, of the
+// columns of one panel.
+class Pieces {
+ public:
+  Pieces(int64_t rows, const Panels& panels, int64_t workers)
+      : parts(std::clamp<int64_t>(PiecesFor(workers) / panels.count(), 1,
+                                  std::max<int64_t>(1, rows / kLeastRows))),
+        rows_(rows),
+        panels_(panels) {}
+
+  int64_t count() const { return parts * panels_.count(); }
+
+  // Calls work(part, (first row, end of rows), panel).
+  template <class Work>
+  void Find(int64_t piece, Work work) const {
+    const int64_t part = piece / panels_.count();
+    const auto [first, end] = PartOf((rows_ + kRows - 1) / kRows, part, parts);
+    work(part, std::pair(first * kRows, std::min(end * kRows, rows_)), piece % panels_.count());
+  }
+
+  const int64_t parts;  // of the rows
+
+ private:
+  static constexpr int64_t kLeastRows = 64;  // that are worth a panel of their own
+
+  const int64_t rows_;
+  const Panels panels_;
+};
+
+// Some columns of rows of `step` elements, in the order of a product: a panel.
+inline void Pack(const float* from, int64_t rows, int64_t step, const Panel& panel, float* to) {
+  for (int64_t i = 0; i < rows; ++i, from += step) {
+    panel.ForEachVector([&](int64_t column, auto part) {
+      Store(part.Load(from + column), to);
+      to += kWidth;
+    });
+  }
+}
+
+// The same of the matrix turned round, whose columns are rows of `rows` elements.
+inline void PackTransposed(const float* from, int64_t rows, const Panel& panel, float* to) {
+  const int64_t width = panel.vectors * kWidth;
+  for (int64_t first = 0; first < rows; first += kWidth) {
+    const int64_t count = std::min(kWidth, rows - first);
+    for (int64_t c = 0; c < width; ++c) {
+      const float* row = from + (panel.column + c) * rows + first;
+      float* at = to + first * width + c;
+      const bool is_column = c < panel.columns;
+      for (int64_t i = 0; i < count; ++i) at[i * width] = is_column ? row[i] : 0.0f;
+    }
+  }
+}
+
+// Some rows of left (rows, inner) * a panel, into the panel's columns of rows of `columns` elements.
+inline void MultiplyRows(const float* left, int64_t inner, std::pair<int64_t, int64_t> rows,
+                         const float* right, const Panel& panel, int64_t columns, float* to) {
+  const int64_t width = panel.vectors * kWidth;
+  std::vector<float> last;  // rows, filled up to as many as are multiplied at a time
+  float tile[kRows * kWidest * kWidth];
+  for (int64_t row = rows.first; row < rows.second; row += kRows) {
+    const float* from = left + row * inner;
+    float* result = to + row * columns + panel.column;
+    const int64_t count = std::min(kRows, rows.second - row);
+    if (count < kRows) {
+      last.assign(kRows * inner, 0.0f);
+      std::copy(from, from + count * inner, last.begin());
+      from = last.data();
+    }
+    const bool is_whole = count == kRows && panel.columns == width;
+    Multiply<false>({from, inner, 1, inner}, right, panel.vectors, is_whole ? result : tile,
+                    is_whole ? columns : width);
+    if (is_whole) continue;
+    for (int64_t i = 0; i < count; ++i) {
+      std::copy_n(tile + i * width, panel.columns, result + i * columns);
+    }
+  }
+}
+
+// The gradient of a kernel: images (rows, channels) transposed * slopes (rows, columns), added up
+// over parts of the rows.
+class KernelGradient {
+ public:
+  KernelGradient(const float* images, int64_t channels, const float* slopes, const Panels& panels,
+                 const Pieces& pieces)
+      : images_(images),
+        channels_(channels),
+        height_(RoundUp(channels, kRows)),
+        slopes_(slopes),
+        panels_(panels),
+        pieces_(pieces),
+        missing_(panels.count()) {
+    for (auto& parts : missing_) parts = pieces.parts;
+  }
+
+  // Elements of the sums.
+  int64_t size() const { return pieces_.parts * part_size(); }
+
+  // Adds up a piece. Who adds up a panel's last one finishes the panel.
+  void Compute(int64_t piece, float* sums, float* to) {
+    pieces_.Find(piece, [&](int64_t part, std::pair<int64_t, int64_t> rows, int64_t index) {
+      const Panel panel = panels_[index];
+      float* first = sums + panel.column * height_;
+      Sum(rows, panel, first + part * part_size());
+      if (--missing_[index] == 0) Finish(first, panel, to);
+    });
+  }
+
+ private:
+  int64_t part_size() const { return height_ * panels_.width(); }
+
+  void Sum(std::pair<int64_t, int64_t> rows, const Panel& panel, float* sums) const {
+    const int64_t columns = panels_.columns;
+    const auto right = Uninitialized(kBlock * panel.vectors * kWidth);
+    for (int64_t first = rows.first; first < rows.second; first += kBlock) {
+      const int64_t count = std::min(kBlock, rows.second - first);
+      Pack(slopes_ + first * columns, count, columns, panel, right.get());
+      const auto multiply = first > rows.first ? Multiply<true> : Multiply<false>;
+      for (int64_t c = 0; c < height_; c += kRows) {
+        float last[kBlock * kRows];  // channels, filled up to as many as are multiplied at a time
+        const float* from = images_ + first * channels_ + c;
+        int64_t step = channels_;
+        if (c + kRows > channels_) {
+          for (int64_t i = 0; i < count; ++i) {
+            for (int64_t k = 0; k < kRows; ++k) {
+              last[i * kRows + k] = c + k < channels_ ? from[i * channels_ + k] : 0.0f;
+            }
+          }
+          from = last;
+          step = kRows;
+        }
+        const int64_t width = panel.vectors * kWidth;
+        multiply({from, 1, step, count}, right.get(), panel.vectors, sums + c * width, width);
+      }
+    }
+  }
+
+  void Finish(const float* sums, const Panel& panel, float* to) const {
+    for (int64_t c = 0; c < channels_; ++c) {
+      panel.ForEachVector([&](int64_t column, auto part) {
+        Vector sum{};
+        for (int64_t i = 0; i < pieces_.parts; ++i) sum += Load<Vector>(sums + i * part_size());
+        part.Store(sum, to + c * panels_.columns + column);
+        sums += kWidth;
+      });
+    }
+  }
+
+  const float* const images_;
+  const int64_t channels_, height_;
+  const float* const slopes_;
+  const Panels panels_;
+  const Pieces pieces_;
+  std::vector<std::atomic<int64_t>> missing_;  // parts of each panel
+};
+
+// What both operations have in common: images of any shape, the channels last, and a kernel.
+struct Sizes {
+  Sizes(const Tensor& x, const Tensor& kernel)
+      : inputs(kernel.dim_size(2)),
+        outputs(kernel.dim_size(3)),
+        rows(inputs ? x.NumElements() / inputs : 0) {}
+
+  static absl::Status Check(const Tensor& x, const Tensor& kernel) {
+    if (kernel.dims() != 4 || kernel.dim_size(0) != 1 || kernel.dim_size(1) != 1) {
+      return tensorflow::errors::InvalidArgument(
+          "expected a kernel of 1x1, received a tensor shaped ", kernel.shape().DebugString());
+    }
+    return CheckLast(x, kernel.dim_size(2));
+  }
+
+  static absl::Status CheckLast(const Tensor& x, int64_t channels) {
+    if (x.dims() > 0 && x.dim_size(x.dims() - 1) == channels) return absl::OkStatus();
+    return tensorflow::errors::InvalidArgument("expected ", channels,
+                                               " channels, received a tensor shaped ",
+                                               x.shape().DebugString());
+  }
+
+  int64_t Workers(int64_t products, OpKernelContext* context) const {
+    return ThreadsFor(products * rows * inputs * outputs / 64, context);
+  }
+
+  const int64_t inputs, outputs, rows;
+};
+
+class PointwiseConv : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &x = context->input(0), &kernel = context->input(1);
+    OP_REQUIRES_OK(context, Sizes::Check(x, kernel));
+    const Sizes sizes(x, kernel);
+    TensorShape shape = x.shape();
+    shape.set_dim(shape.dims() - 1, sizes.outputs);
+    Tensor* y = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
+    if (y->NumElements() == 0) return;
+    const int64_t workers = sizes.Workers(1, context);
+    const Panels panels(sizes.outputs);
+    const Pieces pieces(sizes.rows, panels, workers);
+    Share(workers, pieces.count(), [&](int64_t piece) {
+      pieces.Find(piece, [&](int64_t, std::pair<int64_t, int64_t> rows, int64_t index) {
+        const Panel panel = panels[index];
+        const auto right = Uninitialized(sizes.inputs * panel.vectors * kWidth);
+        Pack(Values(kernel), sizes.inputs, sizes.outputs, panel, right.get());
+        MultiplyRows(Values(x), sizes.inputs, rows, right.get(), panel, sizes.outputs, Values(y));
+      });
+    });
+  }
+};
+
+class PointwiseConvGrad : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &dy = context->input(0), &x = context->input(1), &kernel = context->input(2);
+    OP_REQUIRES_OK(context, Sizes::Check(x, kernel));
+    OP_REQUIRES_OK(context, Sizes::CheckLast(dy, kernel.dim_size(3)));
+    const Sizes sizes(x, kernel);
+    Tensor *dx = nullptr, *dkernel = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
+    OP_REQUIRES_OK(context, context->allocate_output(1, kernel.shape(), &dkernel));
+    if (sizes.rows == 0) {
+      std::fill_n(Values(dkernel), dkernel->NumElements(), 0.0f);
+      return;
+    }
+    const int64_t workers = sizes.Workers(2, context);
+    const Panels inputs(sizes.inputs), outputs(sizes.outputs);
+    const Pieces pieces(sizes.rows, inputs, workers), sums(sizes.rows, outputs, workers);
+    KernelGradient gradient(Values(x), sizes.inputs, Values(dy), outputs, sums);
+    Tensor added;
+    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT,
+                                                   TensorShape({gradient.size()}), &added));
+    Share(workers, sums.count() + pieces.count(), [&](int64_t piece) {
+      if (piece < sums.count()) {
+        gradient.Compute(piece, Values(&added), Values(dkernel));
+        return;
+      }
+      pieces.Find(piece - sums.count(),
+                  [&](int64_t, std::pair<int64_t, int64_t> rows, int64_t index) {
+        const Panel panel = inputs[index];
+        const auto right = Uninitialized(sizes.outputs * panel.vectors * kWidth);
+        PackTransposed(Values(kernel), sizes.outputs, panel, right.get());
+        MultiplyRows(Values(dy), sizes.outputs, rows, right.get(), panel, sizes.inputs, Values(dx));
+      });
+    });
+  }
+};
+
+}  // namespace pointwise
+}  // namespace effnetv2_tf
+
+#endif  // EFFNETV2_TF_KERNELS_POINTWISE_H_
