@@ -179,14 +179,13 @@ class ResidualBlock(keras_compat.Layer):
             x = self._run_branch_again_for_the_gradient(inputs)
         else:
             x = self.run_branch(inputs, training)
-        return x if self.drop_path is None else self._add_skip(x, inputs, training)
-
-    def _add_skip(self, branch: tf.Tensor, skip: tf.Tensor, training: bool | None) -> tf.Tensor:
-        compiled = operations.residual_for(branch.dtype) if training else None
+        if self.drop_path is None:
+            return x
+        compiled = operations.residual_for(x.dtype) if training else None
         if compiled:
-            return compiled(branch=branch, factors=self.drop_path.factors(branch), skip=skip)
+            return compiled(branch=x, factors=self.drop_path.factors(x), skip=inputs)
         # A sum whose gradient needs no shapes, as that of an addition does.
-        return tf.add_n([self.drop_path(branch, training=training), skip])
+        return tf.add_n([self.drop_path(x, training=training), inputs])
 
     def _run_branch_again_for_the_gradient(self, inputs: tf.Tensor) -> tf.Tensor:
         norms = [layer for layer in self.branch() if isinstance(layer, BatchNorm)]
