@@ -53,16 +53,55 @@ inline void Pack(const float* from, int64_t rows, int64_t step, const Panel& pan
   }
 }
 
+// Columns as rows: element j of row i and element i of row j change places.
+inline void Transpose(Vector (&rows)[kWidth]) {
+#ifdef __clang__
+  for (int64_t i = 0; i < kWidth; ++i) {
+    for (int64_t j = 0; j < i; ++j) {
+      const float element = rows[i][j];
+      rows[i][j] = rows[j][i];
+      rows[j][i] = element;
+    }
+  }
+#else
+  // Of a place's bits, those of the row before those of the column, a pass turns all one further.
+  typedef int32_t Lanes __attribute__((vector_size(sizeof(Vector))));
+  Lanes low, high;
+  for (int32_t i = 0; i < kWidth; ++i) {
+    low[i] = i % 2 * kWidth + i / 2;
+    high[i] = low[i] + kWidth / 2;
+  }
+  Vector turned[kWidth];
+#pragma GCC unroll 4
+  for (int64_t pass = 1; pass < kWidth; pass *= 2) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kWidth / 2; ++i) {
+      turned[2 * i] = __builtin_shuffle(rows[i], rows[i + kWidth / 2], low);
+      turned[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + kWidth / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kWidth; ++i) rows[i] = turned[i];
+  }
+#endif
+}
+
 // The same of the matrix turned round, whose columns are rows of `rows` elements.
 inline void PackTransposed(const float* from, int64_t rows, const Panel& panel, float* to) {
-  const int64_t width = panel.vectors * kWidth;
-  for (int64_t first = 0; first < rows; first += kWidth) {
-    const int64_t count = std::min(kWidth, rows - first);
-    for (int64_t c = 0; c < width; ++c) {
-      const float* row = from + (panel.column + c) * rows + first;
-      float* at = to + first * width + c;
-      const bool is_column = c < panel.columns;
-      for (int64_t i = 0; i < count; ++i) at[i * width] = is_column ? row[i] : 0.0f;
+  for (int64_t v = 0; v < panel.vectors; ++v) {
+    const int64_t columns = std::min(kWidth, panel.columns - v * kWidth);
+    const float* column = from + (panel.column + v * kWidth) * rows;
+    for (int64_t first = 0; first < rows; first += kWidth) {
+      const PartOfVector part{std::min(kWidth, rows - first)};
+      Vector square[kWidth] = {};
+      if (columns == kWidth && part.size == kWidth) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kWidth; ++i) square[i] = Load<Vector>(column + i * rows + first);
+      } else {
+        for (int64_t i = 0; i < columns; ++i) square[i] = part.Load(column + i * rows + first);
+      }
+      Transpose(square);
+      float* at = to + (first * panel.vectors + v) * kWidth;
+      for (int64_t i = 0; i < part.size; ++i) Store(square[i], at + i * panel.vectors * kWidth);
     }
   }
 }
