@@ -62,8 +62,8 @@ _TRAINING = (
     "timm: PyTorch, channels last, symmetric padding and the optimizer's foreach form, which "
     "measured faster than TensorFlow's padding and the default. The machine: the best rate of "
     "square matrix products of 2048, 3072 and 4096 rows; a step counts as six operations for "
-    "each multiply-add of the forward pass, however it is computed: our 3x3 convolutions with "
-    "stride 1 need a quarter of these multiplications."
+    "each multiply-add of the forward pass, however it is computed: our 3x3 convolutions need "
+    "a quarter of these multiplications, with stride 2 nine sixteenths."
 )
 _PAUSED = (
     "This package imports TensorFlow, builds its networks and traces their first step with "

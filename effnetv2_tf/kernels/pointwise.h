@@ -143,19 +143,25 @@ class KernelGradient {
         slopes_(slopes),
         panels_(panels),
         pieces_(pieces),
+        need_sums_(pieces.parts > 1 || channels != height_ || panels.columns != panels.width()),
         missing_(panels.count()) {
     for (auto& parts : missing_) parts = pieces.parts;
   }
 
   // Elements of the sums.
-  int64_t size() const { return pieces_.parts * part_size(); }
+  int64_t size() const { return need_sums_ ? pieces_.parts * part_size() : 0; }
 
-  // Adds up a piece. Who adds up a panel's last one finishes the panel.
+  // Adds up a piece, in its place or, where it is one part of several or is filled up, in `sums`: who
+  // adds up a panel's last part finishes the panel.
   void Compute(int64_t piece, float* sums, float* to) {
     pieces_.Find(piece, [&](int64_t part, std::pair<int64_t, int64_t> rows, int64_t index) {
       const Panel panel = panels_[index];
+      if (!need_sums_) {
+        Sum(rows, panel, to + panel.column, panels_.columns);
+        return;
+      }
       float* first = sums + panel.column * height_;
-      Sum(rows, panel, first + part * part_size());
+      Sum(rows, panel, first + part * part_size(), panel.vectors * kWidth);
       if (--missing_[index] == 0) Finish(first, panel, to);
     });
   }
@@ -163,7 +169,9 @@ class KernelGradient {
  private:
   int64_t part_size() const { return height_ * panels_.width(); }
 
-  void Sum(std::pair<int64_t, int64_t> rows, const Panel& panel, float* sums) const {
+  // Into rows of sums that lie `step` elements apart.
+  void Sum(std::pair<int64_t, int64_t> rows, const Panel& panel, float* sums,
+           int64_t step) const {
     const int64_t columns = panels_.columns;
     const auto right = Uninitialized(kBlock * panel.vectors * kWidth);
     for (int64_t first = rows.first; first < rows.second; first += kBlock) {
@@ -173,7 +181,7 @@ class KernelGradient {
       for (int64_t c = 0; c < height_; c += kRows) {
         float last[kBlock * kRows];  // channels, filled up to as many as are multiplied at a time
         const float* from = images_ + first * channels_ + c;
-        int64_t step = channels_;
+        int64_t distance = channels_;
         if (c + kRows > channels_) {
           for (int64_t i = 0; i < count; ++i) {
             for (int64_t k = 0; k < kRows; ++k) {
@@ -181,10 +189,9 @@ class KernelGradient {
             }
           }
           from = last;
-          step = kRows;
+          distance = kRows;
         }
-        const int64_t width = panel.vectors * kWidth;
-        multiply({from, 1, step, count}, right.get(), panel.vectors, sums + c * width, width);
+        multiply({from, 1, distance, count}, right.get(), panel.vectors, sums + c * step, step);
       }
     }
   }
@@ -205,6 +212,7 @@ class KernelGradient {
   const float* const slopes_;
   const Panels panels_;
   const Pieces pieces_;
+  const bool need_sums_;
   std::vector<std::atomic<int64_t>> missing_;  // parts of each panel
 };
 

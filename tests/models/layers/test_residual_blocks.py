@@ -184,6 +184,16 @@ def test_input_normalization_by_hand():
     assert again.get_config() == per_channel.get_config()
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (0, 4, 4, 3), (2, 4, 0, 3)], ids=str)
+def test_input_normalization_is_the_same_in_training(shape):
+    layer = InputNormalization((1, 2, 3), (4, 5, 6))
+    pixels = tf.random.stateless_uniform(shape, (1, 2), maxval=255.0)
+    signature = [tf.TensorSpec((None, None, None, 3))]
+    run = tf.function(lambda x: layer(x, training=True), input_signature=signature)
+    np.testing.assert_allclose(run(pixels), layer(pixels, training=False), rtol=1e-6, atol=1e-6)
+    assert run.get_concrete_function().output_shapes.as_list() == [None, None, None, 3]
+
+
 def test_input_normalization_computes_in_float32_under_low_precision():
     layer = InputNormalization((128.0,), (128.0,), dtype="mixed_bfloat16")
     pixels = tf.constant([[[[129.0]]]])
