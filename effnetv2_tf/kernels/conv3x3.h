@@ -231,10 +231,6 @@ inline int64_t ConvolutionThreads(int64_t elements, OpKernelContext* context) {
   return ThreadsFor(4 * elements, context);
 }
 
-inline absl::Status Allocate(OpKernelContext* context, int64_t size, Tensor* to) {
-  return context->allocate_temp(tensorflow::DT_FLOAT, TensorShape({size}), to);
-}
-
 class Conv3x3 : public StridedOperation {
  public:
   using StridedOperation::StridedOperation;

@@ -281,8 +281,7 @@ class DepthwiseConvGrad : public Operation {
       const int64_t most = (PiecesFor(workers) + slices.count() - 1) / slices.count();
       const int64_t parts = std::min(batch.rows(), most);
       Tensor sums;
-      OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT,
-                                                     TensorShape({(parts - 1) * size}), &sums));
+      OP_REQUIRES_OK(context, Allocate(context, (parts - 1) * size, &sums));
       const auto sum = [&](int64_t part) {
         return part == 0 ? Values(dkernel) : Values(&sums) + (part - 1) * size;
       };

@@ -131,6 +131,18 @@ inline void MultiplyRows(const float* left, int64_t inner, std::pair<int64_t, in
   }
 }
 
+// A piece of left (rows, inner) * a matrix (inner, columns), whose panels pack(panel, to) makes.
+template <class PackPanel>
+void MultiplyPiece(const Pieces& pieces, int64_t piece, const float* left, int64_t inner,
+                   const Panels& panels, PackPanel pack, float* to) {
+  pieces.Find(piece, [&](int64_t, std::pair<int64_t, int64_t> rows, int64_t index) {
+    const Panel panel = panels[index];
+    const auto right = Uninitialized(inner * panel.vectors * kWidth);
+    pack(panel, right.get());
+    MultiplyRows(left, inner, rows, right.get(), panel, panels.columns, to);
+  });
+}
+
 // The gradient of a kernel: images (rows, channels) transposed * slopes (rows, columns), added up
 // over parts of the rows.
 class KernelGradient {
@@ -261,13 +273,11 @@ class PointwiseConv : public OpKernel {
     const int64_t workers = sizes.Workers(1, context);
     const Panels panels(sizes.outputs);
     const Pieces pieces(sizes.rows, panels, workers);
+    const auto pack = [&](const Panel& panel, float* to) {
+      Pack(Values(kernel), sizes.inputs, sizes.outputs, panel, to);
+    };
     Share(workers, pieces.count(), [&](int64_t piece) {
-      pieces.Find(piece, [&](int64_t, std::pair<int64_t, int64_t> rows, int64_t index) {
-        const Panel panel = panels[index];
-        const auto right = Uninitialized(sizes.inputs * panel.vectors * kWidth);
-        Pack(Values(kernel), sizes.inputs, sizes.outputs, panel, right.get());
-        MultiplyRows(Values(x), sizes.inputs, rows, right.get(), panel, sizes.outputs, Values(y));
-      });
+      MultiplyPiece(pieces, piece, Values(x), sizes.inputs, panels, pack, Values(y));
     });
   }
 };
@@ -293,20 +303,17 @@ class PointwiseConvGrad : public OpKernel {
     const Pieces pieces(sizes.rows, inputs, workers), sums(sizes.rows, outputs, workers);
     KernelGradient gradient(Values(x), sizes.inputs, Values(dy), outputs, sums);
     Tensor added;
-    OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT,
-                                                   TensorShape({gradient.size()}), &added));
+    OP_REQUIRES_OK(context, Allocate(context, gradient.size(), &added));
+    const auto pack = [&](const Panel& panel, float* to) {
+      PackTransposed(Values(kernel), sizes.outputs, panel, to);
+    };
     Share(workers, sums.count() + pieces.count(), [&](int64_t piece) {
       if (piece < sums.count()) {
         gradient.Compute(piece, Values(&added), Values(dkernel));
-        return;
+      } else {
+        MultiplyPiece(pieces, piece - sums.count(), Values(dy), sizes.outputs, inputs, pack,
+                      Values(dx));
       }
-      pieces.Find(piece - sums.count(),
-                  [&](int64_t, std::pair<int64_t, int64_t> rows, int64_t index) {
-        const Panel panel = inputs[index];
-        const auto right = Uninitialized(sizes.outputs * panel.vectors * kWidth);
-        PackTransposed(Values(kernel), sizes.outputs, panel, right.get());
-        MultiplyRows(Values(dy), sizes.outputs, rows, right.get(), panel, sizes.inputs, Values(dx));
-      });
     });
   }
 };

@@ -143,8 +143,8 @@ struct Left {
 };
 
 // kRows rows of left * panel, added to what is in `to`, whose rows lie `step` elements apart, or in
-// place of it. Unrolled, or the sums
-// would not be in registers; added at the end, for sums of sums are rounded less than long ones.
+// place of it. Unrolled, or the sums would not be in registers; added at the end, for sums of sums
+// are rounded less than long ones.
 template <int vectors, bool adds>
 void Multiply(const Left& left, const float* panel, float* to, int64_t step) {
   Vector sums[kRows][vectors] = {};

@@ -66,6 +66,10 @@ struct Silu {
 inline const float* Values(const Tensor& tensor) { return tensor.flat<float>().data(); }
 inline float* Values(Tensor* tensor) { return tensor->flat<float>().data(); }
 
+inline absl::Status Allocate(OpKernelContext* context, int64_t size, Tensor* to) {
+  return context->allocate_temp(tensorflow::DT_FLOAT, TensorShape({size}), to);
+}
+
 inline absl::Status CheckChannels(const Tensor& image, int64_t channels) {
   if (image.dims() == 4 && image.dim_size(3) == channels) return absl::OkStatus();
   return tensorflow::errors::InvalidArgument("expected images of ", channels,

@@ -123,18 +123,7 @@ def test_what_does_not_fit():
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_blocks_train_with_it(recompute, images_of, operations_of):
+def test_blocks_train_with_it(assert_block_trains_with_it, recompute):
+    expansion_and_projection = 2
     block = MBConv(8, 8, expansion=4)
-    block.build((None, None, None, 8))
-    block.recompute = recompute
-
-    @tf.function
-    def run(images):
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            loss = tf.reduce_sum(block(images, training=True))
-        return tape.gradient(loss, images)
-
-    types = operations_of(run, images_of((2, 8, 8, 8)))
-    assert types.count(f"{OPERATION}Grad") == 2  # expansion and projection
-    assert "MatMul" not in types
+    assert_block_trains_with_it(block, recompute, "MatMul", expansion_and_projection)
