@@ -115,7 +115,7 @@ ROWS = {
         (
             "--networks=s",
             "--batches=1",
-            "--artefacts=savedmodel,tflite,onnx,keras savedmodel,timm onnx",
+            "--artefacts=savedmodel,compiled,tflite,onnx,keras savedmodel,timm onnx",
         ),
         torch=True,
     ),

@@ -15,9 +15,11 @@ from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
 from effnetv2_tf.export import onnx as onnx_files
 from effnetv2_tf.export import savedmodel, web, web_check
 from effnetv2_tf.export import tflite as tflite_files
+from effnetv2_tf.export.compiled_steps import check_compilable
 from effnetv2_tf.export.loading import Exportable, wrap_model
 from effnetv2_tf.export.report import Report, discard_report
 from effnetv2_tf.export.requests import (
+    COMPILED,
     DEFAULT_FORMATS,
     ONNX,
     SAVEDMODEL,
@@ -103,10 +105,11 @@ def export(
 ) -> Report:
     """Writes artefacts, checks each in its own runtime, and writes the report.
 
-    Below `output_dir`: `savedmodel/<version>/`, `tflite/model_<precision>.tflite`,
-    `onnx/model_<precision>.onnx`, `web/`, `export_report.json`, `export_report.png`. Artefacts get
-    these names when they have passed their checks, so that a server never takes up one that did
-    not: that is kept as `*.failed.*`, a refused int8 file as `*.refused.*` (a page stays `web/`).
+    Below `output_dir`: `savedmodel/<version>/`, `compiled/<version>/`,
+    `tflite/model_<precision>.tflite`, `onnx/model_<precision>.onnx`, `web/`, `export_report.json`,
+    `export_report.png`. Artefacts get these names when they have passed their checks, so that a
+    server never takes up one that did not: that is kept as `*.failed.*`, a refused int8 file as
+    `*.refused.*` (a page stays `web/`).
 
     Args:
       exportable: from `load_model_dir`, `load_keras_file` or `wrap_model`; a Keras model is given
@@ -129,6 +132,8 @@ def export(
     output_dir = Path(output_dir)
     jobs = _plan(output_dir, [formats] if isinstance(formats, str) else formats, options)
     exportable = _checked(exportable, options)
+    if COMPILED in formats:
+        check_compilable(exportable.graph)
     supplies = _Supplies(
         representative=_representative(exportable, jobs, options),
         web_runtime=_web_runtime(exportable, jobs, options),
@@ -191,9 +196,10 @@ def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> l
         onnx_files.check_opset(options.opset)
     require_runtimes(list(formats))
     jobs = []
-    if SAVEDMODEL in formats:
-        path = savedmodel.version_folder(output_dir / SAVEDMODEL, options.version)
-        jobs.append(Artefact(SAVEDMODEL, "float32", path))
+    for name in (SAVEDMODEL, COMPILED):
+        if name in formats:
+            path = savedmodel.version_folder(output_dir / name, options.version)
+            jobs.append(Artefact(name, "float32", path))
     for name, precisions, known, suffix in (
         (TFLITE, options.tflite, tflite_files.PRECISIONS, "tflite"),
         (ONNX, options.onnx, onnx_files.PRECISIONS, "onnx"),
@@ -333,7 +339,9 @@ def _write(
             **fixed,
         )
         return []
-    return savedmodel.write_savedmodel(exportable, job.path, **fixed)
+    return savedmodel.write_savedmodel(
+        exportable, job.path, compiled=job.format == COMPILED, **fixed
+    )
 
 
 def _named(job: Artefact, status: str) -> Path:

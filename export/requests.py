@@ -8,9 +8,9 @@ from pathlib import Path
 from effnetv2_tf.errors import UsageError, suggestion
 from effnetv2_tf.files import no_file
 
-SAVEDMODEL, TFLITE, ONNX, WEB = "savedmodel", "tflite", "onnx", "web"
-FORMATS = (SAVEDMODEL, TFLITE, ONNX, WEB)
-DEFAULT_FORMATS = (SAVEDMODEL, TFLITE, ONNX)  # WEB needs npm
+SAVEDMODEL, COMPILED, TFLITE, ONNX, WEB = "savedmodel", "compiled", "tflite", "onnx", "web"
+FORMATS = (SAVEDMODEL, COMPILED, TFLITE, ONNX, WEB)
+DEFAULT_FORMATS = (SAVEDMODEL, TFLITE, ONNX)  # COMPILED needs a compiler, WEB npm
 
 
 def check_formats(formats: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from effnetv2_tf import kernels
 from effnetv2_tf.errors import UsageError
 
 THREADS = 2
@@ -37,7 +38,7 @@ class Artefact:
     """An exported file or folder.
 
     Attributes:
-      format: `"savedmodel"`, `"tflite"`, `"onnx"` or `"web"`.
+      format: of `requests.FORMATS`.
       precision: e.g. `"float32"`.
       path: of the file, or of the folder.
     """
@@ -61,6 +62,7 @@ def load(artefact: Artefact) -> tuple[Runner, float]:
     """Loads an artefact; returns it with the seconds that this took."""
     loaders: dict[str, Callable[[Path], Runner]] = {
         "savedmodel": SavedModelRunner,
+        "compiled": _load_compiled,
         "tflite": TFLiteRunner,
         "onnx": OnnxRunner,
     }
@@ -102,6 +104,11 @@ class SavedModelRunner:
         (info,) = signature.inputs.values()
         outputs = {key: output.name for key, output in signature.outputs.items()}
         return self._session.run(outputs, {info.name: value})
+
+
+def _load_compiled(path: Path) -> SavedModelRunner:
+    kernels.load()
+    return SavedModelRunner(path)
 
 
 class TFLiteRunner:

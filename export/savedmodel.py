@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.compiled_steps import with_compiled_operations
 from effnetv2_tf.export.deploy_graph import INPUT_NAME
 from effnetv2_tf.export.files import LABELS_FILE, atomic_folder, labels_text
 from effnetv2_tf.export.images import ImagePreparation
@@ -49,6 +51,7 @@ def export_savedmodel(
     image_size: int | None = None,
     preprocessing: bool = True,
     warmup: bool = True,
+    compiled: bool = False,
 ) -> tuple[Path, list[str]]:
     """Writes `base`/`version` in the layout that TensorFlow Serving watches.
 
@@ -68,12 +71,15 @@ def export_savedmodel(
       preprocessing: whether `serving_default` normalises pixels itself. `serving_bytes`
         always does.
       warmup: whether to write requests that the server runs before it takes traffic.
+      compiled: computes with the compiled operations: faster on CPUs, for processes that have
+        called `effnetv2_tf.kernels.load()` before they load the SavedModel.
 
     Returns:
       The folder, and notes for the user.
 
     Raises:
-      UsageError: if the version exists or the arguments exclude each other.
+      UsageError: if the version exists, the arguments exclude each other, or the operations are
+        not compiled.
       OSError: if the folder cannot be written.
     """
     path = version_folder(Path(base), version)
@@ -85,6 +91,7 @@ def export_savedmodel(
         image_size=image_size,
         preprocessing=preprocessing,
         warmup=warmup,
+        compiled=compiled,
     )
     return path, notes
 
@@ -98,6 +105,7 @@ def write_savedmodel(
     image_size: int | None = None,
     preprocessing: bool = True,
     warmup: bool = True,
+    compiled: bool = False,
 ) -> list[str]:
     """Writes a SavedModel as a folder of any name; see `export_savedmodel`.
 
@@ -108,6 +116,8 @@ def write_savedmodel(
         raise UsageError("--input_dtype: expected float32 with --nopreprocessing, received uint8")
     if not preprocessing:
         exportable.graph.check_normalization_is_apart()
+    if compiled:
+        exportable = replace(exportable, graph=with_compiled_operations(exportable.graph))
     notes = []
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(path) as folder:
         module = tf.Module(name="exported")

@@ -6,6 +6,7 @@
 #ifndef EFFNETV2_TF_KERNELS_CONV3X3_H_
 #define EFFNETV2_TF_KERNELS_CONV3X3_H_
 
+#include "finish.h"
 #include "tiles.h"
 
 namespace effnetv2_tf {
@@ -50,18 +51,32 @@ void TransformKernelRow(const float* const (&taps)[kKernel][kKernel], int64_t ro
   });
 }
 
-// The convolution of some tiles with a kernel at the points.
+// Some rows of a kernel's (3, 3, channels, columns) matrices at the points.
 template <class Algorithm>
+void TransformKernel(const float* kernel, int64_t channels, std::pair<int64_t, int64_t> rows,
+                     const Panels& panels, float* to) {
+  for (int64_t c = rows.first; c < rows.second; ++c) {
+    const float* taps[kKernel][kKernel];
+    for (int i = 0; i < kKernel * kKernel; ++i) {
+      taps[i / kKernel][i % kKernel] = kernel + (i * channels + c) * panels.columns;
+    }
+    TransformKernelRow<Algorithm>(taps, c, channels, panels, to);
+  }
+}
+
+// The convolution of some tiles with a kernel at the points.
+template <class Algorithm, class Finish = Unfinished>
 class Convolution {
  public:
   Convolution(const Tiled& images, const float* x, const float* kernel, const Tiled& outputs,
-              float* y)
+              float* y, const Finish& finish = {})
       : images_(images),
         outputs_(outputs),
         panels_(outputs.channels),
         x_(x),
         kernel_(kernel),
-        y_(y) {}
+        y_(y),
+        finish_(finish) {}
 
   void Compute(std::pair<int64_t, int64_t> tiles) const {
     const int64_t channels = images_.channels, widest = kWidest * kWidth;
@@ -75,7 +90,7 @@ class Convolution {
         MultiplyPanel(inputs.get(), count, range.block, panel, products.get());
         for (int64_t t = 0; t < count; ++t) {
           const int64_t width = panel.vectors * kWidth;
-          Finish(&products[t * width], range.block * width, first + t, panel, copy.get());
+          FinishTile(&products[t * width], range.block * width, first + t, panel, copy.get());
         }
       });
     });
@@ -98,8 +113,8 @@ class Convolution {
   }
 
   // A tile's channels of a panel, of their products, `point` elements apart.
-  void Finish(const float* products, int64_t point, int64_t tile, const Panel& panel,
-              float* copy) const {
+  void FinishTile(const float* products, int64_t point, int64_t tile, const Panel& panel,
+                  float* copy) const {
     constexpr int side = kOutputSideOf<Algorithm>;
     const int64_t channels = panels_.columns, first = panel.column;
     float* rows[side];
@@ -111,6 +126,11 @@ class Convolution {
           [&](int i, int j) { return Load<Values>(products + (i * kSide + j) * point + c); },
           [&](int i, int j, Values values) { Store(values, rows[i] + j * channels + first + c); });
     });
+    for (float* row : rows) {
+      for (int64_t j = 0; j < side; ++j) {
+        finish_(row + j * channels + first, first, panel.columns);
+      }
+    }
     outputs_.TakeOver<side>(copy, tile, first, first + panel.columns, y_);
   }
 
@@ -118,6 +138,7 @@ class Convolution {
   const Panels panels_;
   const float *const x_, *const kernel_;
   float* const y_;
+  const Finish finish_;
 };
 
 // The gradient of a kernel, of sums that some tiles each add to: matrices (rows, columns), one for
@@ -240,10 +261,8 @@ class Conv3x3 : public StridedOperation {
     OP_REQUIRES_OK(context, CheckKernel(kernel));
     OP_REQUIRES_OK(context, CheckChannels(x, kernel.dim_size(2)));
     const Grid grid(x, stride());
-    const int64_t filters = kernel.dim_size(3);
-    const TensorShape shape({grid.images, grid.height.outputs, grid.width.outputs, filters});
     Tensor* y = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
+    OP_REQUIRES_OK(context, context->allocate_output(0, grid.Shape(kernel.dim_size(3)), &y));
     if (y->NumElements() == 0) return;
     const auto convolve = stride() == 1 ? Convolve<Stride1> : Convolve<Stride2>;
     convolve(context, grid, y);
@@ -265,14 +284,8 @@ class Conv3x3 : public StridedOperation {
     const int64_t workers = ConvolutionThreads(y->NumElements(), context);
     const int64_t pieces = PiecesFor(workers);
     const auto transform = [&](int64_t part) {
-      const auto [first, end] = PartOf(channels, part, workers);
-      for (int64_t c = first; c < end; ++c) {
-        const float* taps[kKernel][kKernel];
-        for (int i = 0; i < kKernel * kKernel; ++i) {
-          taps[i / kKernel][i % kKernel] = Values(kernel) + (i * channels + c) * panels.columns;
-        }
-        TransformKernelRow<Algorithm>(taps, c, channels, panels, Values(&transformed));
-      }
+      TransformKernel<Algorithm>(Values(kernel), channels, PartOf(channels, part, workers), panels,
+                                 Values(&transformed));
     };
     const auto convolve = [&](int64_t i) { convolution.Compute(PartOf(grid.tiles(), i, pieces)); };
     ShareTwice(workers, workers, transform, [] { return true; }, pieces, convolve);

@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "finish.h"
 #include "products.h"
 #include "strided.h"
 
@@ -64,12 +65,14 @@ class Window {
   }
 
   // The row of the result, with a kernel whose next tap lies `step` elements further.
-  void Convolve(const float* kernel, int64_t step, float* to) const {
+  template <class Finish = Unfinished>
+  void Convolve(const float* kernel, int64_t step, float* to, const Finish& finish = {}) const {
     ForEachBlock(width_.outputs, [&](auto pixels, int64_t x) {
       ForEachVector(count_, [&](int64_t c, auto zero) {
         ConvolveBlock<pixels(), decltype(zero)>(&pixels_[x * stride], c, kernel + c, step,
                                                 to + x * channels_ + c);
       });
+      for (int p = 0; p < pixels(); ++p) finish(to + (x + p) * channels_, 0, count_);
     });
   }
 
@@ -142,13 +145,17 @@ class Batch {
     return TensorShape({count_, height_.outputs, width_.outputs, channels_});
   }
   int64_t rows() const { return count_ * height_.outputs; }
+  int64_t images() const { return count_; }
+  int64_t pixels() const { return height_.outputs * width_.outputs; }  // of a result
 
   // Rows of the result, all images' one after the other.
-  void Convolve(std::pair<int64_t, int64_t> rows, const float* x, float* y) const {
+  template <class Finish = Unfinished>
+  void Convolve(std::pair<int64_t, int64_t> rows, const float* x, float* y,
+                const Finish& finish = {}) const {
     Window<side, stride, 1> window(height_, width_, channels_, channels_);
     for (int64_t row = rows.first; row < rows.second; ++row) {
       window.Move(x + row / height_.outputs * input_size(), row % height_.outputs);
-      window.Convolve(kernel_, channels_, y + row * width_.outputs * channels_);
+      window.Convolve(kernel_, channels_, y + row * width_.outputs * channels_, finish);
     }
   }
 

@@ -5,6 +5,7 @@
 #include "batch_norm.h"
 #include "conv3x3.h"
 #include "depthwise.h"
+#include "inference.h"
 #include "pointwise.h"
 #include "residual.h"
 #include "rms_prop.h"
@@ -96,6 +97,20 @@ absl::Status PointwiseShape(InferenceContext* context) {
   TF_RETURN_IF_ERROR(context->WithRank(context->input(1), 4, &kernel));
   TF_RETURN_IF_ERROR(context->ReplaceDim(x, -1, context->Dim(kernel, 3), &y));
   context->set_output(0, y);
+  return absl::OkStatus();
+}
+
+absl::Status DepthwiseInferenceShapes(InferenceContext* context) {
+  TF_RETURN_IF_ERROR(DepthwiseShape(context));
+  const auto images = context->Dim(context->input(0), 0), channels = context->Dim(context->input(0), 3);
+  context->set_output(1, context->MakeShape({images, context->UnknownDim(), channels}));
+  return absl::OkStatus();
+}
+
+absl::Status GatesShape(InferenceContext* context) {
+  ShapeHandle means;
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 3, &means));
+  context->set_output(0, context->Matrix(context->Dim(means, 0), context->Dim(means, 2)));
   return absl::OkStatus();
 }
 
@@ -235,6 +250,50 @@ REGISTER_OP("Effnetv2RmsProp")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::NoOutputs);
 
+#define ACTIVATION "activation: {'linear', 'silu', 'relu6'}"
+
+REGISTER_OP("Effnetv2InferenceConv3x3")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Input("bias: float")
+    .Output("y: float")
+    .Attr("stride: int")
+    .Attr(ACTIVATION)
+    .SetShapeFn(ConvolutionShape);
+
+REGISTER_OP("Effnetv2InferenceDepthwiseConv")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Input("bias: float")
+    .Output("y: float")
+    .Output("means: float")
+    .Attr("stride: int")
+    .Attr(ACTIVATION)
+    .SetShapeFn(DepthwiseInferenceShapes);
+
+// `means`: (batch, parts, channels).
+REGISTER_OP("Effnetv2InferenceGates")
+    .Input("means: float")
+    .Input("reduce_kernel: float")
+    .Input("reduce_bias: float")
+    .Input("expand_kernel: float")
+    .Input("expand_bias: float")
+    .Output("gates: float")
+    .SetShapeFn(GatesShape);
+
+// `gates`: of each image and channel, or nothing; `skip`: images to add, or nothing.
+REGISTER_OP("Effnetv2InferencePointwiseConv")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Input("bias: float")
+    .Input("gates: N * float")
+    .Input("skip: M * float")
+    .Output("y: float")
+    .Attr("N: int >= 0")
+    .Attr("M: int >= 0")
+    .Attr(ACTIVATION)
+    .SetShapeFn(PointwiseShape);
+
 REGISTER_CPU_KERNEL("Effnetv2BatchNorm", Forward<Identity>);
 REGISTER_CPU_KERNEL("Effnetv2BatchNormSilu", Forward<Silu>);
 REGISTER_CPU_KERNEL("Effnetv2BatchNormGrad", Backward<Identity>);
@@ -250,5 +309,9 @@ REGISTER_CPU_KERNEL("Effnetv2PointwiseConvGrad", pointwise::PointwiseConvGrad);
 REGISTER_CPU_KERNEL("Effnetv2Residual", residual::Sum<true>);
 REGISTER_CPU_KERNEL("Effnetv2ResidualGrad", residual::Sum<false>);
 REGISTER_CPU_KERNEL("Effnetv2RmsProp", RmsProp);
+REGISTER_CPU_KERNEL("Effnetv2InferenceConv3x3", inference::Conv3x3);
+REGISTER_CPU_KERNEL("Effnetv2InferenceDepthwiseConv", inference::DepthwiseConv);
+REGISTER_CPU_KERNEL("Effnetv2InferenceGates", inference::Gates);
+REGISTER_CPU_KERNEL("Effnetv2InferencePointwiseConv", inference::PointwiseConv);
 
 }  // namespace effnetv2_tf

@@ -15,9 +15,30 @@ from typing import Any
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.errors import UsageError
 from effnetv2_tf.kernels.compiler import SWITCH, library_path
 
 _ACTIVATIONS = {None: "", "silu": "_silu", "swish": "_silu"}
+
+
+def load() -> Any:
+    """The operations of the library, among them those for inference.
+
+    Raises:
+      UsageError: if there is no library, or it is to be left alone.
+    """
+    path = library_path()
+    if os.environ.get(SWITCH) == "0":
+        raise UsageError(f"{SWITCH}: expected anything but 0 where they are needed, received 0")
+    library = _library()
+    if library is None:
+        _library.cache_clear()  # it may be made before it is asked for again
+        raise UsageError(
+            f"compiled operations: expected {path}, "
+            f"which {'does not load' if path.exists() else 'is not there'}; "
+            "`python -m effnetv2_tf.kernels` makes it"
+        )
+    return library
 
 
 @functools.cache

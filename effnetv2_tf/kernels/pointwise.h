@@ -5,6 +5,7 @@
 #ifndef EFFNETV2_TF_KERNELS_POINTWISE_H_
 #define EFFNETV2_TF_KERNELS_POINTWISE_H_
 
+#include "finish.h"
 #include "memory.h"
 #include "products.h"
 #include "rows.h"
@@ -19,7 +20,7 @@ constexpr int64_t kBlock = 256;  // rows that are added up before sums are store
 class Pieces {
  public:
   Pieces(int64_t rows, const Panels& panels, int64_t workers)
-      : parts(std::clamp<int64_t>(PiecesFor(workers) / panels.count(), 1,
+      : parts(std::clamp<int64_t>((PiecesFor(workers) + panels.count() - 1) / panels.count(), 1,
                                   std::max<int64_t>(1, rows / kLeastRows))),
         rows_(rows),
         panels_(panels) {}
@@ -107,8 +108,10 @@ inline void PackTransposed(const float* from, int64_t rows, const Panel& panel, 
 }
 
 // Some rows of left (rows, inner) * a panel, into the panel's columns of rows of `columns` elements.
-inline void MultiplyRows(const float* left, int64_t inner, std::pair<int64_t, int64_t> rows,
-                         const float* right, const Panel& panel, int64_t columns, float* to) {
+template <class Finish>
+void MultiplyRows(const float* left, int64_t inner, std::pair<int64_t, int64_t> rows,
+                  const float* right, const Panel& panel, int64_t columns, float* to,
+                  const Finish& finish) {
   const int64_t width = panel.vectors * kWidth;
   std::vector<float> last;  // rows, filled up to as many as are multiplied at a time
   float tile[kRows * kWidest * kWidth];
@@ -124,9 +127,9 @@ inline void MultiplyRows(const float* left, int64_t inner, std::pair<int64_t, in
     const bool is_whole = count == kRows && panel.columns == width;
     Multiply<false>({from, inner, 1, inner}, right, panel.vectors, is_whole ? result : tile,
                     is_whole ? columns : width);
-    if (is_whole) continue;
-    for (int64_t i = 0; i < count; ++i) {
-      std::copy_n(tile + i * width, panel.columns, result + i * columns);
+    for (int64_t i = 0; i < count; ++i, result += columns) {
+      if (!is_whole) std::copy_n(tile + i * width, panel.columns, result);
+      finish(result, panel.column, panel.columns);
     }
   }
 }
@@ -139,7 +142,7 @@ void MultiplyPiece(const Pieces& pieces, int64_t piece, const float* left, int64
     const Panel panel = panels[index];
     const auto right = Uninitialized(inner * panel.vectors * kWidth);
     pack(panel, right.get());
-    MultiplyRows(left, inner, rows, right.get(), panel, panels.columns, to);
+    MultiplyRows(left, inner, rows, right.get(), panel, panels.columns, to, Unfinished{});
   });
 }
 

@@ -25,6 +25,10 @@ struct Grid {
 
   int64_t tiles() const { return images * down * across; }
 
+  TensorShape Shape(int64_t filters) const {  // of the output
+    return TensorShape({images, height.outputs, width.outputs, filters});
+  }
+
   const int64_t stride, images;
   const Side height, width;
   const int64_t down, across;

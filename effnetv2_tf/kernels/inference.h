@@ -1,0 +1,250 @@
+// Convolutions of networks for inference, each one operation with what follows it: forward alone,
+// float32 on CPUs, channels last. They multiply as those for training do.
+
+#ifndef EFFNETV2_TF_KERNELS_INFERENCE_H_
+#define EFFNETV2_TF_KERNELS_INFERENCE_H_
+
+#include "conv3x3.h"
+#include "depthwise.h"
+#include "finish.h"
+#include "pointwise.h"
+#include "squeeze_excite.h"
+
+namespace effnetv2_tf {
+namespace inference {
+
+inline absl::Status CheckBias(const Tensor& bias, int64_t channels) {
+  if (bias.NumElements() == channels) return absl::OkStatus();
+  return tensorflow::errors::InvalidArgument("expected a bias for ", channels,
+                                             " channels, received a tensor shaped ",
+                                             bias.shape().DebugString());
+}
+
+class Conv3x3 : public StridedOperation {
+ public:
+  explicit Conv3x3(OpKernelConstruction* context) : StridedOperation(context) {
+    OP_REQUIRES_OK(context, GetActivation(context, &activation_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &x = context->input(0), &kernel = context->input(1), &bias = context->input(2);
+    OP_REQUIRES_OK(context, winograd::CheckKernel(kernel));
+    OP_REQUIRES_OK(context, CheckChannels(x, kernel.dim_size(2)));
+    OP_REQUIRES_OK(context, CheckBias(bias, kernel.dim_size(3)));
+    const winograd::Grid grid(x, stride());
+    Tensor* y = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, grid.Shape(kernel.dim_size(3)), &y));
+    if (y->NumElements() == 0) return;
+    if (stride() == 1) {
+      Convolve<winograd::Stride1>(context, grid, y);
+    } else {
+      Convolve<winograd::Stride2>(context, grid, y);
+    }
+  }
+
+ private:
+  template <class Algorithm>
+  void Convolve(OpKernelContext* context, const winograd::Grid& grid, Tensor* y) {
+    using winograd::Tiled;
+    const Tensor &x = context->input(0), &kernel = context->input(1);
+    const int64_t channels = kernel.dim_size(2);
+    const Panels panels(kernel.dim_size(3));
+    const int64_t size = winograd::kFactors * winograd::kFactors * channels * panels.width();
+    const auto transformed = transformed_.Get(kernel, size, [&](float* to) {
+      winograd::TransformKernel<Algorithm>(Values(kernel), channels, {0, channels}, panels, to);
+    });
+    const Finished finish(Values(context->input(2)), activation_);
+    const winograd::Convolution<Algorithm, Finished> convolution(
+        Tiled::Inputs(grid, channels), Values(x), transformed.get(),
+        Tiled::Outputs(grid, panels.columns, 0), Values(y), finish);
+    const int64_t workers = winograd::ConvolutionThreads(y->NumElements(), context);
+    const int64_t pieces = PiecesFor(workers);
+    Share(workers, pieces,
+          [&](int64_t i) { convolution.Compute(PartOf(grid.tiles(), i, pieces)); });
+  }
+
+  Activation activation_;
+  Prepared transformed_;
+};
+
+// The second result is the images' means by channel, in parts that are to be added up.
+class DepthwiseConv : public depthwise::Operation {
+ public:
+  explicit DepthwiseConv(OpKernelConstruction* context) : Operation(context) {
+    OP_REQUIRES_OK(context, GetActivation(context, &activation_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &x = context->input(0), &kernel = context->input(1), &bias = context->input(2);
+    With(context, x, kernel, [&](const auto& batch) {
+      const int64_t channels = kernel.dim_size(2), images = batch.images();
+      OP_REQUIRES_OK(context, CheckBias(bias, channels));
+      const int64_t workers = ThreadsFor(x.NumElements(), context);
+      const int64_t height = images ? batch.rows() / images : 0;
+      const int64_t parts = std::clamp<int64_t>(
+          (PiecesFor(workers) + images - 1) / std::max<int64_t>(images, 1), 1,
+          std::max<int64_t>(height, 1));
+      Tensor *y = nullptr, *means = nullptr;
+      OP_REQUIRES_OK(context, context->allocate_output(0, batch.result_shape(), &y));
+      OP_REQUIRES_OK(context, context->allocate_output(1, {images, parts, channels}, &means));
+      if (y->NumElements() == 0) {
+        std::fill_n(Values(means), means->NumElements(), 0.0f);
+        return;
+      }
+      const Finished finish(Values(bias), activation_);
+      Share(workers, images * parts, [&](int64_t i) {
+        const int64_t image = i / parts * height;
+        const auto [first, end] = PartOf(height, i % parts, parts);
+        float* sums = Values(means) + i * channels;
+        std::fill_n(sums, channels, 0.0f);
+        batch.Convolve({image + first, image + end}, Values(x), Values(y),
+                       FinishAndSum{finish, sums});
+        for (int64_t c = 0; c < channels; ++c) sums[c] /= batch.pixels();
+      });
+    });
+  }
+
+ private:
+  struct FinishAndSum {
+    void operator()(float* at, int64_t channel, int64_t count) const {
+      finish(at, channel, count);
+      AddScaled(1.0f, at, count, sums + channel);
+    }
+
+    const Finished& finish;
+    float* const sums;
+  };
+
+  Activation activation_;
+};
+
+// The gates of squeeze-and-excitation, of such means.
+class Gates : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &means = context->input(0), &reduce = context->input(1);
+    const Tensor &reduce_bias = context->input(2), &expand = context->input(3);
+    const Tensor& expand_bias = context->input(4);
+    const int64_t squeezed = reduce_bias.NumElements(), channels = expand_bias.NumElements();
+    OP_REQUIRES(context,
+                means.dims() == 3 && means.dim_size(2) == channels &&
+                    reduce.NumElements() == channels * squeezed &&
+                    expand.NumElements() == channels * squeezed,
+                tensorflow::errors::InvalidArgument(
+                    "expected means, kernels and biases of ", channels, " channels and ", squeezed,
+                    " squeezed ones, received means shaped ", means.shape().DebugString(),
+                    ", kernels shaped ", reduce.shape().DebugString(), " and ",
+                    expand.shape().DebugString()));
+    const int64_t parts = means.dim_size(1);
+    Tensor* gates = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, {means.dim_size(0), channels}, &gates));
+    std::vector<float> mean(channels), hidden(squeezed);
+    for (int64_t n = 0; n < means.dim_size(0); ++n) {
+      std::fill(mean.begin(), mean.end(), 0.0f);
+      for (int64_t part = n * parts; part < (n + 1) * parts; ++part) {
+        AddScaled(1.0f, Values(means) + part * channels, channels, mean.data());
+      }
+      std::copy_n(Values(reduce_bias), squeezed, hidden.data());
+      for (int64_t c = 0; c < channels; ++c) {
+        AddScaled(mean[c], Values(reduce) + c * squeezed, squeezed, hidden.data());
+      }
+      float* gate = Values(gates) + n * channels;
+      std::copy_n(Values(expand_bias), channels, gate);
+      for (int64_t s = 0; s < squeezed; ++s) {
+        AddScaled(Silu::Value(hidden[s]), Values(expand) + s * channels, channels, gate);
+      }
+      for (int64_t c = 0; c < channels; ++c) gate[c] = Sigmoid(gate[c]);
+    }
+  }
+};
+
+// Of images, times gates by image and channel where there are some, and plus images where there are.
+class PointwiseConv : public OpKernel {
+ public:
+  explicit PointwiseConv(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, GetActivation(context, &activation_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    tensorflow::OpInputList gates, skip;
+    OP_REQUIRES_OK(context, context->input_list("gates", &gates));
+    OP_REQUIRES_OK(context, context->input_list("skip", &skip));
+    const Tensor &x = context->input(0), &kernel = context->input(1), &bias = context->input(2);
+    OP_REQUIRES_OK(context, pointwise::Sizes::Check(x, kernel));
+    const pointwise::Sizes sizes(x, kernel);
+    OP_REQUIRES_OK(context, CheckBias(bias, sizes.outputs));
+    TensorShape shape = x.shape();
+    shape.set_dim(shape.dims() - 1, sizes.outputs);
+    Tensor* y = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
+    if (y->NumElements() == 0) return;
+    if (skip.size() > 0) OP_REQUIRES_OK(context, CheckShape(skip[0], shape));
+    const Finished finish(Values(bias), activation_, Values(y),
+                          skip.size() > 0 ? Values(skip[0]) : nullptr);
+    if (gates.size() > 0) {
+      OP_REQUIRES_OK(context, CheckShape(gates[0], {x.dim_size(0), sizes.inputs}));
+    }
+    Multiply(context, sizes, gates.size() > 0 ? Values(gates[0]) : nullptr, finish, y);
+  }
+
+ private:
+  static absl::Status CheckShape(const Tensor& tensor, const TensorShape& expected) {
+    if (tensor.shape() == expected) return absl::OkStatus();
+    return tensorflow::errors::InvalidArgument("expected a tensor shaped ",
+                                               expected.DebugString(), ", received one shaped ",
+                                               tensor.shape().DebugString());
+  }
+
+  // `gates`: null for none.
+  void Multiply(OpKernelContext* context, const pointwise::Sizes& sizes, const float* gates,
+                const Finished& finish, Tensor* y) {
+    const Tensor &x = context->input(0), &kernel = context->input(1);
+    const Panels panels(sizes.outputs);
+    const auto packed = packed_.Get(kernel, sizes.inputs * panels.width(), [&](float* to) {
+      panels.ForEach([&](const Panel& panel) {
+        pointwise::Pack(Values(kernel), sizes.inputs, sizes.outputs, panel,
+                        to + sizes.inputs * panel.column);
+      });
+    });
+    // An image's gates are multiplied with the kernel, which has fewer elements than most images.
+    const int64_t images = gates ? x.dim_size(0) : 1, rows = sizes.rows / images;
+    const int64_t workers = sizes.Workers(1, context);
+    const pointwise::Pieces pieces(rows, panels, workers);
+    Share(workers, images * pieces.count(), [&](int64_t i) {
+      const int64_t image = i / pieces.count();
+      pieces.Find(i % pieces.count(), [&](int64_t, std::pair<int64_t, int64_t> part, int64_t index) {
+        const Panel panel = panels[index];
+        const float* right = packed.get() + sizes.inputs * panel.column;
+        std::unique_ptr<float[], FreeAligned> gated;
+        if (gates) {
+          gated = Uninitialized(sizes.inputs * panel.vectors * kWidth);
+          ScaleRows(right, gates + image * sizes.inputs, sizes.inputs, panel.vectors, gated.get());
+          right = gated.get();
+        }
+        const int64_t first = image * rows;
+        pointwise::MultiplyRows(Values(x), sizes.inputs, {first + part.first, first + part.second},
+                                right, panel, sizes.outputs, Values(y), finish);
+      });
+    });
+  }
+
+  // A panel whose rows are multiplied with one factor each.
+  static void ScaleRows(const float* from, const float* factors, int64_t rows, int64_t vectors,
+                        float* to) {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t v = 0; v < vectors; ++v, from += kWidth, to += kWidth) {
+        Store(factors[i] * Load<Vector>(from), to);
+      }
+    }
+  }
+
+  Activation activation_;
+  Prepared packed_;
+};
+
+}  // namespace inference
+}  // namespace effnetv2_tf
+
+#endif  // EFFNETV2_TF_KERNELS_INFERENCE_H_

@@ -1,0 +1,200 @@
+"""Steps of a deploy graph as operations of the compiled library.
+
+A convolution is one operation with its bias, activation and residual sum. Gates of
+squeeze-and-excitation are computed from means that the depthwise convolution before them adds up
+as it goes, and multiplied with the kernel of the convolution behind them, so that no image is gone
+through for them. What the library has no operation for stays TensorFlow's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tensorflow as tf
+
+from effnetv2_tf.errors import UsageError
+from effnetv2_tf.export.deploy_graph import DeployGraph
+from effnetv2_tf.export.graph_steps import (
+    Block,
+    Convolution,
+    DepthwiseConvolution,
+    SqueezeExcitation,
+    Step,
+)
+from effnetv2_tf.kernels import operations
+
+_ACTIVATIONS = {"linear": "linear", "relu6": "relu6", "silu": "silu", "swish": "silu"}
+_MINIMUM_CHANNELS = 8  # of a 3x3 convolution; with fewer TensorFlow's takes less time
+
+
+def with_compiled_operations(graph: DeployGraph) -> DeployGraph:
+    """The same network, for processes that have loaded the compiled operations.
+
+    Raises:
+      UsageError: if the operations are not compiled, or the network is not this package's.
+    """
+    check_compilable(graph)
+    return replace(graph, steps=compiled(graph.steps))
+
+
+def check_compilable(graph: DeployGraph) -> None:
+    """Raises a UsageError where `with_compiled_operations` would."""
+    operations.load()
+    if graph.note:
+        raise UsageError(
+            f"--formats=compiled: expected a network whose layers are known, in {graph.name!r} "
+            f"they are not ({graph.note}); savedmodel exports it"
+        )
+
+
+def compiled(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps, each as an operation of the library where there is one."""
+    result: list[Step] = []
+    remaining = list(steps)
+    while remaining:
+        step = remaining.pop(0)
+        if isinstance(step, Block):
+            result.append(CompiledBlock(compiled(step.branch), step.has_skip))
+        elif _takes_depthwise(step) and _are_excitation(remaining[:2]):
+            result.append(ExcitedConvolutions(step, remaining.pop(0), remaining.pop(0)))
+        elif _takes_depthwise(step):
+            result.append(CompiledDepthwise(step))
+        elif _takes_pointwise(step):
+            result.append(CompiledPointwise(step))
+        elif _takes_3x3(step):
+            result.append(CompiledConv3x3(step))
+        else:
+            result.append(step)
+    return tuple(result)
+
+
+@dataclass(frozen=True)
+class CompiledPointwise:
+    """A 1x1 convolution and, with `skip`, the residual sum."""
+
+    step: Convolution
+
+    def __call__(
+        self, x: tf.Tensor, skip: tf.Tensor | None = None, gates: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """`gates`: (batch, channels), factors of the channels of `x`."""
+        if _has_groups(self.step, x):
+            y = self.step(x)
+            return y if skip is None else y + skip
+        return operations.load().effnetv2_inference_pointwise_conv(
+            gates=[] if gates is None else [gates],
+            skip=[] if skip is None else [skip],
+            **_arguments(self.step, x),
+        )
+
+
+@dataclass(frozen=True)
+class CompiledConv3x3:
+    """A 3x3 convolution."""
+
+    step: Convolution
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if _has_groups(self.step, x):
+            return self.step(x)
+        convolve = operations.load().effnetv2_inference_conv3x3
+        return convolve(stride=self.step.strides[0], **_arguments(self.step, x))
+
+
+@dataclass(frozen=True)
+class CompiledDepthwise:
+    """A depthwise convolution."""
+
+    step: DepthwiseConvolution
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return self.with_means(x)[0]
+
+    def with_means(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Also the means by channel, (batch, parts, channels), in parts to be added up."""
+        convolve = operations.load().effnetv2_inference_depthwise_conv
+        return convolve(stride=self.step.strides[0], **_arguments(self.step, x))
+
+
+@dataclass(frozen=True)
+class ExcitedConvolutions:
+    """Depthwise convolution, squeeze-and-excitation and 1x1 convolution of a block."""
+
+    depthwise: DepthwiseConvolution
+    excitation: SqueezeExcitation
+    project: Convolution
+
+    def __call__(self, x: tf.Tensor, skip: tf.Tensor | None = None) -> tf.Tensor:
+        y, means = CompiledDepthwise(self.depthwise).with_means(x)
+        reduce, expand = self.excitation.reduce, self.excitation.expand
+        gates = operations.load().effnetv2_inference_gates(
+            means=means,
+            reduce_kernel=reduce.kernel,
+            reduce_bias=reduce.bias,
+            expand_kernel=expand.kernel,
+            expand_bias=expand.bias,
+        )
+        return CompiledPointwise(self.project)(y, skip, gates)
+
+
+@dataclass(frozen=True)
+class CompiledBlock:
+    """Steps in a row, with or without a connection that skips them."""
+
+    branch: tuple[Step, ...]
+    has_skip: bool
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        *first, last = self.branch
+        y = x
+        for step in first:
+            y = step(y)
+        if self.has_skip and isinstance(last, (CompiledPointwise, ExcitedConvolutions)):
+            return last(y, skip=x)
+        return last(y) + x if self.has_skip else last(y)
+
+
+def _arguments(step: Convolution | DepthwiseConvolution, x: tf.Tensor) -> dict[str, Any]:
+    """What all convolutions of the library take."""
+    activation = _ACTIVATIONS[step.activation]
+    return {"x": x, "kernel": step.kernel, "bias": step.bias, "activation": activation}
+
+
+def _has_groups(step: Convolution, x: tf.Tensor) -> bool:
+    return step.kernel.shape[2] != x.shape[-1]
+
+
+def _takes_pointwise(step: Step) -> bool:
+    is_known = isinstance(step, Convolution) and step.activation in _ACTIVATIONS
+    return is_known and step.kernel.shape[:2] == (1, 1) and step.strides == (1, 1)
+
+
+def _takes_3x3(step: Step) -> bool:
+    if not isinstance(step, Convolution) or not _is_padded_as_known(step):
+        return False
+    return step.kernel.shape[:2] == (3, 3) and step.kernel.shape[2] >= _MINIMUM_CHANNELS
+
+
+def _takes_depthwise(step: Step) -> bool:
+    if not isinstance(step, DepthwiseConvolution) or not _is_padded_as_known(step):
+        return False
+    height, width, _, multiplier = step.kernel.shape
+    return height == width and height in (3, 5) and multiplier == 1
+
+
+def _is_padded_as_known(step: Convolution | DepthwiseConvolution) -> bool:
+    is_known = step.activation in _ACTIVATIONS and step.padding == "SAME"
+    return is_known and step.strides in ((1, 1), (2, 2))
+
+
+def _are_excitation(steps: Sequence[Step]) -> bool:
+    """Whether these are squeeze-and-excitation and a 1x1 convolution that can take its gates."""
+    if len(steps) != 2 or not isinstance(steps[0], SqueezeExcitation):
+        return False
+    excitation, project = steps
+    activations = (_ACTIVATIONS.get(excitation.reduce.activation), excitation.expand.activation)
+    if activations != ("silu", "sigmoid") or not _takes_pointwise(project):
+        return False
+    return project.kernel.shape[2] == excitation.expand.kernel.shape[3]
