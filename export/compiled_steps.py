@@ -26,7 +26,6 @@ from effnetv2_tf.export.graph_steps import (
 from effnetv2_tf.kernels import operations
 
 _ACTIVATIONS = {"linear": "linear", "relu6": "relu6", "silu": "silu", "swish": "silu"}
-_MINIMUM_CHANNELS = 8  # of a 3x3 convolution; with fewer TensorFlow's takes less time
 
 
 def with_compiled_operations(graph: DeployGraph) -> DeployGraph:
@@ -81,8 +80,7 @@ class CompiledPointwise:
     ) -> tf.Tensor:
         """`gates`: (batch, channels), factors of the channels of `x`."""
         if _has_groups(self.step, x):
-            y = self.step(x)
-            return y if skip is None else y + skip
+            return _add(self.step(x), skip)
         return operations.load().effnetv2_inference_pointwise_conv(
             gates=[] if gates is None else [gates],
             skip=[] if skip is None else [skip],
@@ -92,15 +90,18 @@ class CompiledPointwise:
 
 @dataclass(frozen=True)
 class CompiledConv3x3:
-    """A 3x3 convolution."""
+    """A 3x3 convolution and, with `skip`, the residual sum."""
 
     step: Convolution
 
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, skip: tf.Tensor | None = None) -> tf.Tensor:
         if _has_groups(self.step, x):
-            return self.step(x)
-        convolve = operations.load().effnetv2_inference_conv3x3
-        return convolve(stride=self.step.strides[0], **_arguments(self.step, x))
+            return _add(self.step(x), skip)
+        return operations.load().effnetv2_inference_conv3x3(
+            skip=[] if skip is None else [skip],
+            stride=self.step.strides[0],
+            **_arguments(self.step, x),
+        )
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,13 @@ class CompiledBlock:
         y = x
         for step in first:
             y = step(y)
-        if self.has_skip and isinstance(last, (CompiledPointwise, ExcitedConvolutions)):
-            return last(y, skip=x)
-        return last(y) + x if self.has_skip else last(y)
+        skip = x if self.has_skip else None
+        takes_skip = isinstance(last, (CompiledConv3x3, CompiledPointwise, ExcitedConvolutions))
+        return last(y, skip) if takes_skip else _add(last(y), skip)
+
+
+def _add(x: tf.Tensor, skip: tf.Tensor | None) -> tf.Tensor:
+    return x if skip is None else x + skip
 
 
 def _arguments(step: Convolution | DepthwiseConvolution, x: tf.Tensor) -> dict[str, Any]:
@@ -172,9 +177,8 @@ def _takes_pointwise(step: Step) -> bool:
 
 
 def _takes_3x3(step: Step) -> bool:
-    if not isinstance(step, Convolution) or not _is_padded_as_known(step):
-        return False
-    return step.kernel.shape[:2] == (3, 3) and step.kernel.shape[2] >= _MINIMUM_CHANNELS
+    is_known = isinstance(step, Convolution) and _is_padded_as_known(step)
+    return is_known and step.kernel.shape[:2] == (3, 3)
 
 
 def _takes_depthwise(step: Step) -> bool:

@@ -126,12 +126,9 @@ class Convolution {
           [&](int i, int j) { return Load<Values>(products + (i * kSide + j) * point + c); },
           [&](int i, int j, Values values) { Store(values, rows[i] + j * channels + first + c); });
     });
-    for (float* row : rows) {
-      for (int64_t j = 0; j < side; ++j) {
-        finish_(row + j * channels + first, first, panel.columns);
-      }
-    }
     outputs_.TakeOver<side>(copy, tile, first, first + panel.columns, y_);
+    outputs_.ForEachPixel<side>(
+        y_, tile, [&](float* pixel) { finish_(pixel + first, first, panel.columns); });
   }
 
   const Tiled images_, outputs_;

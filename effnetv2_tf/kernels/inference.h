@@ -6,12 +6,29 @@
 
 #include "conv3x3.h"
 #include "depthwise.h"
+#include "direct.h"
 #include "finish.h"
 #include "pointwise.h"
 #include "squeeze_excite.h"
 
 namespace effnetv2_tf {
 namespace inference {
+
+inline absl::Status CheckShape(const Tensor& tensor, const TensorShape& expected) {
+  if (tensor.shape() == expected) return absl::OkStatus();
+  return tensorflow::errors::InvalidArgument("expected a tensor shaped ", expected.DebugString(),
+                                             ", received one shaped ",
+                                             tensor.shape().DebugString());
+}
+
+// The images that input `skip` has, to be added to the result, or null.
+inline absl::Status GetSkip(OpKernelContext* context, const TensorShape& shape,
+                            const float** skip) {
+  tensorflow::OpInputList inputs;
+  TF_RETURN_IF_ERROR(context->input_list("skip", &inputs));
+  *skip = inputs.size() > 0 ? Values(inputs[0]) : nullptr;
+  return *skip ? CheckShape(inputs[0], shape) : absl::OkStatus();
+}
 
 inline absl::Status CheckBias(const Tensor& bias, int64_t channels) {
   if (bias.NumElements() == channels) return absl::OkStatus();
@@ -34,26 +51,49 @@ class Conv3x3 : public StridedOperation {
     const winograd::Grid grid(x, stride());
     Tensor* y = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, grid.Shape(kernel.dim_size(3)), &y));
+    const float* skip = nullptr;
+    OP_REQUIRES_OK(context, GetSkip(context, y->shape(), &skip));
     if (y->NumElements() == 0) return;
-    if (stride() == 1) {
-      Convolve<winograd::Stride1>(context, grid, y);
+    const Finished finish(Values(bias), activation_, Values(y), skip);
+    if (kernel.dim_size(2) < direct::kFewestChannels) {
+      Multiply(context, grid, finish, y);
+    } else if (stride() == 1) {
+      Convolve<winograd::Stride1>(context, grid, finish, y);
     } else {
-      Convolve<winograd::Stride2>(context, grid, y);
+      Convolve<winograd::Stride2>(context, grid, finish, y);
     }
   }
 
  private:
+  void Multiply(OpKernelContext* context, const winograd::Grid& grid, const Finished& finish,
+                Tensor* y) {
+    const Tensor &x = context->input(0), &kernel = context->input(1);
+    const int64_t rows = kernel.NumElements() / kernel.dim_size(3);
+    const Panels panels(kernel.dim_size(3));
+    const auto packed = prepared_.Get(kernel, rows * panels.width(), [&](float* to) {
+      pointwise::PackAll(Values(kernel), rows, panels, to);
+    });
+    const direct::Convolution<Finished> convolution(grid.height, grid.width, stride(),
+                                                    kernel.dim_size(2), panels, packed.get(),
+                                                    finish);
+    const int64_t height = grid.images * grid.height.outputs;
+    const int64_t workers = winograd::ConvolutionThreads(y->NumElements(), context);
+    const int64_t pieces = std::min(height, PiecesFor(workers));
+    Share(workers, pieces,
+          [&](int64_t i) { convolution.Compute(PartOf(height, i, pieces), Values(x), Values(y)); });
+  }
+
   template <class Algorithm>
-  void Convolve(OpKernelContext* context, const winograd::Grid& grid, Tensor* y) {
+  void Convolve(OpKernelContext* context, const winograd::Grid& grid, const Finished& finish,
+                Tensor* y) {
     using winograd::Tiled;
     const Tensor &x = context->input(0), &kernel = context->input(1);
     const int64_t channels = kernel.dim_size(2);
     const Panels panels(kernel.dim_size(3));
     const int64_t size = winograd::kFactors * winograd::kFactors * channels * panels.width();
-    const auto transformed = transformed_.Get(kernel, size, [&](float* to) {
+    const auto transformed = prepared_.Get(kernel, size, [&](float* to) {
       winograd::TransformKernel<Algorithm>(Values(kernel), channels, {0, channels}, panels, to);
     });
-    const Finished finish(Values(context->input(2)), activation_);
     const winograd::Convolution<Algorithm, Finished> convolution(
         Tiled::Inputs(grid, channels), Values(x), transformed.get(),
         Tiled::Outputs(grid, panels.columns, 0), Values(y), finish);
@@ -64,7 +104,7 @@ class Conv3x3 : public StridedOperation {
   }
 
   Activation activation_;
-  Prepared transformed_;
+  Prepared prepared_;
 };
 
 // The second result is the images' means by channel, in parts that are to be added up.
@@ -168,9 +208,8 @@ class PointwiseConv : public OpKernel {
   }
 
   void Compute(OpKernelContext* context) override {
-    tensorflow::OpInputList gates, skip;
+    tensorflow::OpInputList gates;
     OP_REQUIRES_OK(context, context->input_list("gates", &gates));
-    OP_REQUIRES_OK(context, context->input_list("skip", &skip));
     const Tensor &x = context->input(0), &kernel = context->input(1), &bias = context->input(2);
     OP_REQUIRES_OK(context, pointwise::Sizes::Check(x, kernel));
     const pointwise::Sizes sizes(x, kernel);
@@ -180,9 +219,9 @@ class PointwiseConv : public OpKernel {
     Tensor* y = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
     if (y->NumElements() == 0) return;
-    if (skip.size() > 0) OP_REQUIRES_OK(context, CheckShape(skip[0], shape));
-    const Finished finish(Values(bias), activation_, Values(y),
-                          skip.size() > 0 ? Values(skip[0]) : nullptr);
+    const float* skip = nullptr;
+    OP_REQUIRES_OK(context, GetSkip(context, shape, &skip));
+    const Finished finish(Values(bias), activation_, Values(y), skip);
     if (gates.size() > 0) {
       OP_REQUIRES_OK(context, CheckShape(gates[0], {x.dim_size(0), sizes.inputs}));
     }
@@ -190,23 +229,13 @@ class PointwiseConv : public OpKernel {
   }
 
  private:
-  static absl::Status CheckShape(const Tensor& tensor, const TensorShape& expected) {
-    if (tensor.shape() == expected) return absl::OkStatus();
-    return tensorflow::errors::InvalidArgument("expected a tensor shaped ",
-                                               expected.DebugString(), ", received one shaped ",
-                                               tensor.shape().DebugString());
-  }
-
   // `gates`: null for none.
   void Multiply(OpKernelContext* context, const pointwise::Sizes& sizes, const float* gates,
                 const Finished& finish, Tensor* y) {
     const Tensor &x = context->input(0), &kernel = context->input(1);
     const Panels panels(sizes.outputs);
     const auto packed = packed_.Get(kernel, sizes.inputs * panels.width(), [&](float* to) {
-      panels.ForEach([&](const Panel& panel) {
-        pointwise::Pack(Values(kernel), sizes.inputs, sizes.outputs, panel,
-                        to + sizes.inputs * panel.column);
-      });
+      pointwise::PackAll(Values(kernel), sizes.inputs, panels, to);
     });
     // An image's gates are multiplied with the kernel, which has fewer elements than most images.
     const int64_t images = gates ? x.dim_size(0) : 1, rows = sizes.rows / images;

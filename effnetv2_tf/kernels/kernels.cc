@@ -252,11 +252,14 @@ REGISTER_OP("Effnetv2RmsProp")
 
 #define ACTIVATION "activation: {'linear', 'silu', 'relu6'}"
 
+// `skip`: images to add, or nothing.
 REGISTER_OP("Effnetv2InferenceConv3x3")
     .Input("x: float")
     .Input("kernel: float")
     .Input("bias: float")
+    .Input("skip: N * float")
     .Output("y: float")
+    .Attr("N: int >= 0")
     .Attr("stride: int")
     .Attr(ACTIVATION)
     .SetShapeFn(ConvolutionShape);
@@ -281,7 +284,7 @@ REGISTER_OP("Effnetv2InferenceGates")
     .Output("gates: float")
     .SetShapeFn(GatesShape);
 
-// `gates`: of each image and channel, or nothing; `skip`: images to add, or nothing.
+// `gates`: of each image and channel, or nothing; `skip` as above.
 REGISTER_OP("Effnetv2InferencePointwiseConv")
     .Input("x: float")
     .Input("kernel: float")

@@ -54,6 +54,13 @@ inline void Pack(const float* from, int64_t rows, int64_t step, const Panel& pan
   }
 }
 
+// All columns, panel after panel.
+inline void PackAll(const float* from, int64_t rows, const Panels& panels, float* to) {
+  panels.ForEach([&](const Panel& panel) {
+    Pack(from, rows, panels.columns, panel, to + rows * panel.column);
+  });
+}
+
 // Columns as rows: element j of row i and element i of row j change places.
 inline void Transpose(Vector (&rows)[kWidth]) {
 #ifdef __clang__

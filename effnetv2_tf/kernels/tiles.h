@@ -97,6 +97,17 @@ class Tiled {
     }
   }
 
+  // Calls work(pixel) for each pixel of such a tile that lies within the image.
+  template <int side, class Work>
+  void ForEachPixel(float* images, int64_t tile, Work work) const {
+    const Place place = Find(tile);
+    const auto [left, right] = Within(place.x, side, size_.x);
+    const auto [top, bottom] = Within(place.y, side, size_.y);
+    for (int64_t i = top; i < bottom; ++i) {
+      for (int64_t j = left; j < right; ++j) work(images + Offset(place, i) + j * channels);
+    }
+  }
+
   const int64_t channels;
 
  private:

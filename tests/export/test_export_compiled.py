@@ -72,11 +72,11 @@ def test_what_the_graph_has_of_each_operation(network):
     found = operations_of(with_compiled_operations(build_deploy_graph(network)), 32)
     counts = {name: found.count(name) for name in set(found)}
     blocks = {"Effnetv2InferenceDepthwiseConv": 2, "Effnetv2InferenceGates": 2}
-    convolutions = {"Effnetv2InferenceConv3x3": 1, "Effnetv2InferencePointwiseConv": 6}
+    convolutions = {"Effnetv2InferenceConv3x3": 2, "Effnetv2InferencePointwiseConv": 6}
     assert blocks.items() <= counts.items()
     assert convolutions.items() <= counts.items()
-    assert counts["Conv2D"] == 1, "the stem's"
-    assert "DepthwiseConv2dNative" not in counts
+    for name in ("Conv2D", "DepthwiseConv2dNative"):
+        assert name not in counts
 
 
 def test_serves_in_a_process_that_loads_the_operations(exportable, pixels, tmp_path):

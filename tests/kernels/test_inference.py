@@ -36,14 +36,17 @@ def kernel_of(*shape, seed=1):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("filters", [1, 24, 50])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 23, 34, 7), (2, 9, 11, 8)], ids=str)
 def test_conv3x3(assert_near, images_of, library, shape, filters, stride, activation):
     x, kernel, bias = images_of(shape), kernel_of(3, 3, shape[-1], filters), weights(filters)
-    y = library.effnetv2_inference_conv3x3(
-        x=x, kernel=kernel, bias=bias, stride=stride, activation=activation
-    )
-    expected = ACTIVATIONS[activation](tf.nn.conv2d(x, kernel, stride, "SAME") + bias)
-    assert_near(["y"], [y.numpy()], [expected.numpy()], 1e-5)
+    expected = tf.nn.conv2d(x, kernel, stride, "SAME") + bias
+    expected = ACTIVATIONS[activation](expected).numpy()
+    skip = images_of(expected.shape, seed=3)
+    for skips in ([], [skip]):
+        y = library.effnetv2_inference_conv3x3(
+            x=x, kernel=kernel, bias=bias, skip=skips, stride=stride, activation=activation
+        )
+        assert_near(["y"], [y.numpy()], [expected + skip if skips else expected], 1e-5)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -113,7 +116,7 @@ def test_a_kernel_that_changes_is_prepared_again(assert_near, images_of, library
     @tf.function
     def convolve():
         y = library.effnetv2_inference_conv3x3(
-            x=x, kernel=wide, bias=bias, stride=1, activation="linear"
+            x=x, kernel=wide, bias=bias, skip=[], stride=1, activation="linear"
         )
         return library.effnetv2_inference_pointwise_conv(
             x=y, kernel=narrow, bias=bias, gates=[], skip=[], activation="linear"
