@@ -56,10 +56,15 @@ def compiled(steps: Sequence[Step]) -> tuple[Step, ...]:
         step = remaining.pop(0)
         if isinstance(step, Block):
             result.append(CompiledBlock(compiled(step.branch), step.has_skip))
-        elif _takes_depthwise(step) and _are_excitation(remaining[:2]):
-            result.append(ExcitedConvolutions(step, remaining.pop(0), remaining.pop(0)))
-        elif _takes_depthwise(step):
-            result.append(CompiledDepthwise(step))
+        elif _takes_depthwise(step) or _are_expansion([step, *remaining[:1]]):
+            expand, step = (None, step) if _takes_depthwise(step) else (step, remaining.pop(0))
+            depthwise = CompiledDepthwise(step, expand)
+            if _are_excitation(remaining[:2]):
+                result.append(
+                    ExcitedConvolutions(depthwise, remaining.pop(0), remaining.pop(0))
+                )
+            else:
+                result.append(depthwise)
         elif _takes_pointwise(step):
             result.append(CompiledPointwise(step))
         elif _takes_3x3(step):
@@ -106,29 +111,41 @@ class CompiledConv3x3:
 
 @dataclass(frozen=True)
 class CompiledDepthwise:
-    """A depthwise convolution."""
+    """A depthwise convolution and, with `expand`, the 1x1 convolution before it."""
 
     step: DepthwiseConvolution
+    expand: Convolution | None = None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return self.with_means(x)[0]
 
     def with_means(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Also the means by channel, (batch, parts, channels), in parts to be added up."""
-        convolve = operations.load().effnetv2_inference_depthwise_conv
-        return convolve(stride=self.step.strides[0], **_arguments(self.step, x))
+        library, stride = operations.load(), self.step.strides[0]
+        if self.expand is None:
+            return library.effnetv2_inference_depthwise_conv(
+                stride=stride, **_arguments(self.step, x)
+            )
+        if _has_groups(self.expand, x):
+            return replace(self, expand=None).with_means(self.expand(x))
+        return library.effnetv2_inference_expanded_depthwise_conv(
+            expand_kernel=self.expand.kernel,
+            expand_bias=self.expand.bias,
+            stride=stride,
+            **_arguments(self.step, x),
+        )
 
 
 @dataclass(frozen=True)
 class ExcitedConvolutions:
     """Depthwise convolution, squeeze-and-excitation and 1x1 convolution of a block."""
 
-    depthwise: DepthwiseConvolution
+    depthwise: CompiledDepthwise
     excitation: SqueezeExcitation
     project: Convolution
 
     def __call__(self, x: tf.Tensor, skip: tf.Tensor | None = None) -> tf.Tensor:
-        y, means = CompiledDepthwise(self.depthwise).with_means(x)
+        y, means = self.depthwise.with_means(x)
         reduce, expand = self.excitation.reduce, self.excitation.expand
         gates = operations.load().effnetv2_inference_gates(
             means=means,
@@ -191,6 +208,13 @@ def _takes_depthwise(step: Step) -> bool:
 def _is_padded_as_known(step: Convolution | DepthwiseConvolution) -> bool:
     is_known = step.activation in _ACTIVATIONS and step.padding == "SAME"
     return is_known and step.strides in ((1, 1), (2, 2))
+
+
+def _are_expansion(steps: Sequence[Step]) -> bool:
+    """Whether these are a 1x1 and a depthwise convolution with the same activation."""
+    if len(steps) != 2 or not _takes_pointwise(steps[0]) or not _takes_depthwise(steps[1]):
+        return False
+    return steps[0].activation == steps[1].activation
 
 
 def _are_excitation(steps: Sequence[Step]) -> bool:

@@ -40,26 +40,32 @@ class Run {
 
 // Where the pixels lie that a row of the result is made of: kernel rows, each of a row's columns.
 // `distance`: from one pixel of the image to the next, with zeros between them. Of each pixel some
-// neighbouring channels, to which all pointers point.
+// neighbouring channels, to which all pointers point. `step`: from one pixel of the result to the
+// next, as far as from one pixel of the image to the next where nothing is said.
 template <int side, int stride, int distance>
 class Window {
  public:
   Window(const Side& height, const Side& width, int64_t channels, int64_t count)
+      : Window(height, width, channels, count, channels) {}
+
+  Window(const Side& height, const Side& width, int64_t channels, int64_t count, int64_t step)
       : height_(height),
         width_(width),
         channels_(channels),
         count_(count),
+        step_(step),
         columns_((width.outputs - 1) * stride + side),
         zeros_(count),
         pixels_(side * columns_) {}
 
-  void Move(const float* image, int64_t row) {
+  // `top`: the first row of the image that is there.
+  void Move(const float* image, int64_t row, int64_t top = 0) {
     const float** pixel = pixels_.data();
     for (int64_t i = 0; i < side; ++i) {
       const int64_t y = height_.Find<distance>(row * stride + i);
       for (int64_t j = 0; j < columns_; ++j, ++pixel) {
         const int64_t x = width_.Find<distance>(j);
-        *pixel = x < 0 || y < 0 ? zeros_.data() : image + (y * width_.size + x) * channels_;
+        *pixel = x < 0 || y < 0 ? zeros_.data() : image + ((y - top) * width_.size + x) * channels_;
       }
     }
   }
@@ -70,9 +76,9 @@ class Window {
     ForEachBlock(width_.outputs, [&](auto pixels, int64_t x) {
       ForEachVector(count_, [&](int64_t c, auto zero) {
         ConvolveBlock<pixels(), decltype(zero)>(&pixels_[x * stride], c, kernel + c, step,
-                                                to + x * channels_ + c);
+                                                to + x * step_ + c);
       });
-      for (int p = 0; p < pixels(); ++p) finish(to + (x + p) * channels_, 0, count_);
+      for (int p = 0; p < pixels(); ++p) finish(to + (x + p) * step_, 0, count_);
     });
   }
 
@@ -102,7 +108,7 @@ class Window {
       }
     }
 #pragma GCC unroll 8
-    for (int p = 0; p < pixels; ++p) Store(sums[p], to + p * channels_);
+    for (int p = 0; p < pixels; ++p) Store(sums[p], to + p * step_);
   }
 
   template <int pixels, class Values>
@@ -125,7 +131,7 @@ class Window {
   }
 
   const Side height_, width_;
-  const int64_t channels_, count_, columns_;
+  const int64_t channels_, count_, step_, columns_;
   const std::vector<float> zeros_;
   std::vector<const float*> pixels_;
 };
@@ -220,21 +226,34 @@ class Operation : public StridedOperation {
   using StridedOperation::StridedOperation;
 
  protected:
+  // The side of a kernel and the stride, as constants.
+  template <int side_, int stride_>
+  struct Form {
+    static constexpr int side = side_, stride = stride_;
+  };
+
   // Calls work(Batch) for images and a kernel.
   template <class Work>
   void With(OpKernelContext* context, const Tensor& x, const Tensor& kernel, Work work) const {
+    WithForm(context, kernel, [&](auto form) {
+      OP_REQUIRES_OK(context, CheckChannels(x, kernel.dim_size(2)));
+      work(Batch<form.side, form.stride>(x, Values(kernel)));
+    });
+  }
+
+  // Calls work(Form) for a kernel.
+  template <class Work>
+  void WithForm(OpKernelContext* context, const Tensor& kernel, Work work) const {
     const int64_t side = kernel.dims() == 4 ? kernel.dim_size(0) : 0;
     OP_REQUIRES(context,
                 (side == 3 || side == 5) && kernel.dim_size(1) == side && kernel.dim_size(3) == 1,
                 tensorflow::errors::InvalidArgument(
                     "expected a kernel shaped (3, 3, channels, 1) or (5, 5, channels, 1), received "
                     "a tensor shaped ", kernel.shape().DebugString()));
-    OP_REQUIRES_OK(context, CheckChannels(x, kernel.dim_size(2)));
-    const float* values = Values(kernel);
-    if (side == 3 && stride() == 1) work(Batch<3, 1>(x, values));
-    if (side == 3 && stride() == 2) work(Batch<3, 2>(x, values));
-    if (side == 5 && stride() == 1) work(Batch<5, 1>(x, values));
-    if (side == 5 && stride() == 2) work(Batch<5, 2>(x, values));
+    if (side == 3 && stride() == 1) work(Form<3, 1>());
+    if (side == 3 && stride() == 2) work(Form<3, 2>());
+    if (side == 5 && stride() == 1) work(Form<5, 1>());
+    if (side == 5 && stride() == 2) work(Form<5, 2>());
   }
 
   static int64_t Pieces(int64_t workers, int64_t rows) {

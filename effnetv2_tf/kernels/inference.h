@@ -26,8 +26,10 @@ inline absl::Status GetSkip(OpKernelContext* context, const TensorShape& shape,
                             const float** skip) {
   tensorflow::OpInputList inputs;
   TF_RETURN_IF_ERROR(context->input_list("skip", &inputs));
-  *skip = inputs.size() > 0 ? Values(inputs[0]) : nullptr;
-  return *skip ? CheckShape(inputs[0], shape) : absl::OkStatus();
+  *skip = nullptr;
+  if (inputs.size() == 0) return absl::OkStatus();
+  *skip = Values(inputs[0]);
+  return CheckShape(inputs[0], shape);
 }
 
 inline absl::Status CheckBias(const Tensor& bias, int64_t channels) {
@@ -156,6 +158,119 @@ class DepthwiseConv : public depthwise::Operation {
   };
 
   Activation activation_;
+};
+
+// A depthwise convolution of a 1x1 convolution's result, `activation` behind both, some channels at a
+// time, so that the images between the two, which have the most channels of a network, stay in a
+// cache. The second result is as above.
+class ExpandedDepthwiseConv : public depthwise::Operation {
+ public:
+  explicit ExpandedDepthwiseConv(OpKernelConstruction* context) : Operation(context) {
+    OP_REQUIRES_OK(context, GetActivation(context, &activation_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &x = context->input(0), &expand = context->input(1), &kernel = context->input(3);
+    OP_REQUIRES_OK(context, pointwise::Sizes::Check(x, expand));
+    OP_REQUIRES_OK(context, CheckChannels(x, expand.dim_size(2)));
+    WithForm(context, kernel, [&](auto form) {
+      const int64_t channels = kernel.dim_size(2);
+      OP_REQUIRES(context, expand.dim_size(3) == channels,
+                  tensorflow::errors::InvalidArgument(
+                      "expected kernels of the same channels, received tensors shaped ",
+                      expand.shape().DebugString(), " and ", kernel.shape().DebugString()));
+      OP_REQUIRES_OK(context, CheckBias(context->input(2), channels));
+      OP_REQUIRES_OK(context, CheckBias(context->input(4), channels));
+      Convolve<form.side, form.stride>(context);
+    });
+  }
+
+ private:
+  static constexpr int64_t kBandBytes = 3 << 17;  // of the images between, that stay in a cache
+
+  // What pieces of the work have in common.
+  struct Images {
+    Images(OpKernelContext* context, int side, int stride)
+        : x(context->input(0)),
+          kernel(context->input(3)),
+          inputs(x.dim_size(3)),
+          height(Side::Same(x.dim_size(1), side, stride)),
+          width(Side::Same(x.dim_size(2), side, stride)),
+          panels(kernel.dim_size(2)),
+          bands(std::clamp<int64_t>(
+              height.size * width.size * kWidest * kWidth * sizeof(float) / kBandBytes, 1,
+              std::max<int64_t>(height.outputs, 1))) {}
+
+    int64_t pieces() const { return x.dim_size(0) * bands * panels.count(); }
+
+    const Tensor &x, &kernel;
+    const int64_t inputs;
+    const Side height, width;
+    const Panels panels;
+    const int64_t bands;  // of an image's rows
+  };
+
+  template <int side, int stride>
+  void Convolve(OpKernelContext* context) {
+    const Images images(context, side, stride);
+    const int64_t channels = images.panels.columns;
+    Tensor *y = nullptr, *means = nullptr;
+    const TensorShape shape(
+        {images.x.dim_size(0), images.height.outputs, images.width.outputs, channels});
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
+    OP_REQUIRES_OK(context, context->allocate_output(
+                                1, {images.x.dim_size(0), images.bands, channels}, &means));
+    std::fill_n(Values(means), means->NumElements(), 0.0f);
+    if (y->NumElements() == 0) return;
+    const Tensor& expand = context->input(1);
+    const auto packed = packed_.Get(expand, images.inputs * images.panels.width(), [&](float* to) {
+      pointwise::PackAll(Values(expand), images.inputs, images.panels, to);
+    });
+    const Finished expanded(Values(context->input(2)), activation_);
+    const Finished finish(Values(context->input(4)), activation_);
+    const int64_t workers = pointwise::Sizes(images.x, expand).Workers(1, context);
+    Share(workers, images.pieces(), [&](int64_t i) {
+      ComputePiece<side, stride>(images, i, packed.get(), expanded, finish, Values(y),
+                                 Values(means));
+    });
+  }
+
+  // A panel's channels of a band of an image.
+  template <int side, int stride>
+  static void ComputePiece(const Images& images, int64_t piece, const float* packed,
+                           const Finished& expanded, const Finished& finish, float* y,
+                           float* means) {
+    const Side &height = images.height, &width = images.width;
+    const Panel panel = images.panels[piece % images.panels.count()];
+    const int64_t channels = images.panels.columns, band = piece / images.panels.count();
+    const int64_t image = band / images.bands;
+    const auto [first, end] = PartOf(height.outputs, band % images.bands, images.bands);
+    const int64_t top = std::max<int64_t>(0, first * stride - height.padding);
+    const int64_t bottom = std::min(height.size, (end - 1) * stride - height.padding + side);
+    const int64_t pixels = (bottom - top) * width.size;
+    const auto between = Uninitialized(pixels * panel.columns);
+    const float* x = Values(images.x) + (image * height.size + top) * width.size * images.inputs;
+    pointwise::MultiplyRows(
+        x, images.inputs, {0, pixels}, packed + images.inputs * panel.column,
+        {0, panel.columns, panel.vectors}, panel.columns, between.get(),
+        [&](float* at, int64_t c, int64_t count) { expanded(at, panel.column + c, count); });
+    float* sums = means + band * channels + panel.column;
+    depthwise::Window<side, stride, 1> window(
+        height, width, panel.columns, panel.columns, channels);
+    for (int64_t row = first; row < end; ++row) {
+      window.Move(between.get(), row, top);
+      float* to = y + (image * height.outputs + row) * width.outputs * channels + panel.column;
+      window.Convolve(Values(images.kernel) + panel.column, channels, to,
+                      [&](float* at, int64_t c, int64_t count) {
+                        finish(at, panel.column + c, count);
+                        AddScaled(1.0f, at, count, sums + c);
+                      });
+    }
+    for (int64_t c = 0; c < panel.columns; ++c) sums[c] /= height.outputs * width.outputs;
+  }
+
+  Activation activation_;
+  Prepared packed_;
 };
 
 // The gates of squeeze-and-excitation, of such means.

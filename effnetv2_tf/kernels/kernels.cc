@@ -100,11 +100,24 @@ absl::Status PointwiseShape(InferenceContext* context) {
   return absl::OkStatus();
 }
 
-absl::Status DepthwiseInferenceShapes(InferenceContext* context) {
-  TF_RETURN_IF_ERROR(DepthwiseShape(context));
-  const auto images = context->Dim(context->input(0), 0), channels = context->Dim(context->input(0), 3);
-  context->set_output(1, context->MakeShape({images, context->UnknownDim(), channels}));
+// Images with as many channels as the bias, and their means in parts.
+absl::Status WithMeansShapes(InferenceContext* context, int bias) {
+  ShapeHandle y;
+  TF_RETURN_IF_ERROR(StridedShape(context, &y));
+  const auto channels = context->NumElements(context->input(bias));
+  TF_RETURN_IF_ERROR(context->ReplaceDim(y, 3, channels, &y));
+  context->set_output(0, y);
+  context->set_output(
+      1, context->MakeShape({context->Dim(y, 0), context->UnknownDim(), channels}));
   return absl::OkStatus();
+}
+
+absl::Status DepthwiseInferenceShapes(InferenceContext* context) {
+  return WithMeansShapes(context, 2);
+}
+
+absl::Status ExpandedInferenceShapes(InferenceContext* context) {
+  return WithMeansShapes(context, 4);
 }
 
 absl::Status GatesShape(InferenceContext* context) {
@@ -274,6 +287,18 @@ REGISTER_OP("Effnetv2InferenceDepthwiseConv")
     .Attr(ACTIVATION)
     .SetShapeFn(DepthwiseInferenceShapes);
 
+REGISTER_OP("Effnetv2InferenceExpandedDepthwiseConv")
+    .Input("x: float")
+    .Input("expand_kernel: float")
+    .Input("expand_bias: float")
+    .Input("kernel: float")
+    .Input("bias: float")
+    .Output("y: float")
+    .Output("means: float")
+    .Attr("stride: int")
+    .Attr(ACTIVATION)
+    .SetShapeFn(ExpandedInferenceShapes);
+
 // `means`: (batch, parts, channels).
 REGISTER_OP("Effnetv2InferenceGates")
     .Input("means: float")
@@ -314,6 +339,7 @@ REGISTER_CPU_KERNEL("Effnetv2ResidualGrad", residual::Sum<false>);
 REGISTER_CPU_KERNEL("Effnetv2RmsProp", RmsProp);
 REGISTER_CPU_KERNEL("Effnetv2InferenceConv3x3", inference::Conv3x3);
 REGISTER_CPU_KERNEL("Effnetv2InferenceDepthwiseConv", inference::DepthwiseConv);
+REGISTER_CPU_KERNEL("Effnetv2InferenceExpandedDepthwiseConv", inference::ExpandedDepthwiseConv);
 REGISTER_CPU_KERNEL("Effnetv2InferenceGates", inference::Gates);
 REGISTER_CPU_KERNEL("Effnetv2InferencePointwiseConv", inference::PointwiseConv);
 

@@ -64,6 +64,35 @@ def test_depthwise(assert_near, images_of, library, shape, side, stride, activat
     assert_near(["y", "means"], found, [expected, expected.numpy().mean((1, 2))], 1e-5)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [3, 5])
+@pytest.mark.parametrize("channels", [1, 24, 50, 96])
+# The last one's images between have more rows than stay in a cache.
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (2, 5, 7, 3), (3, 2, 15, 16), (5, 13, 14, 70), (2, 70, 61, 4)], ids=str
+)
+def test_expanded_depthwise(
+    assert_near, images_of, library, shape, channels, side, stride, activation
+):
+    x, expand, expand_bias = images_of(shape), kernel_of(1, 1, shape[-1], channels), weights(channels)
+    kernel, bias = weights(side, side, channels, 1, seed=2), weights(channels, seed=2)
+    y, means = library.effnetv2_inference_expanded_depthwise_conv(
+        x=x,
+        expand_kernel=expand,
+        expand_bias=expand_bias,
+        kernel=kernel,
+        bias=bias,
+        stride=stride,
+        activation=activation,
+    )
+    between = ACTIVATIONS[activation](tf.nn.conv2d(x, expand, 1, "SAME") + expand_bias)
+    expected = tf.nn.depthwise_conv2d(between, kernel, (1, stride, stride, 1), "SAME") + bias
+    expected = ACTIVATIONS[activation](expected)
+    found = [y.numpy(), means.numpy().sum(axis=1)]
+    assert_near(["y", "means"], found, [expected, expected.numpy().mean((1, 2))], 1e-5)
+
+
 @settings(max_examples=40)
 @given(
     batch=st.integers(1, 5),
