@@ -1,9 +1,10 @@
 """Steps of a deploy graph as operations of the compiled library.
 
-A convolution is one operation with its bias, activation and residual sum. Gates of
-squeeze-and-excitation are computed from means that the depthwise convolution before them adds up
-as it goes, and multiplied with the kernel of the convolution behind them, so that no image is gone
-through for them. What the library has no operation for stays TensorFlow's.
+A convolution is one operation with its bias, activation and residual sum, a depthwise one together
+with the 1x1 convolution before it. Gates of squeeze-and-excitation are computed from means that the
+depthwise convolution adds up as it goes, and multiplied with the kernel of the convolution behind
+them, so that no image is gone through for them. What the library has no operation for stays
+TensorFlow's.
 """
 
 from __future__ import annotations
@@ -56,15 +57,10 @@ def compiled(steps: Sequence[Step]) -> tuple[Step, ...]:
         step = remaining.pop(0)
         if isinstance(step, Block):
             result.append(CompiledBlock(compiled(step.branch), step.has_skip))
-        elif _takes_depthwise(step) or _are_expansion([step, *remaining[:1]]):
-            expand, step = (None, step) if _takes_depthwise(step) else (step, remaining.pop(0))
-            depthwise = CompiledDepthwise(step, expand)
-            if _are_excitation(remaining[:2]):
-                result.append(
-                    ExcitedConvolutions(depthwise, remaining.pop(0), remaining.pop(0))
-                )
-            else:
-                result.append(depthwise)
+        elif _are_expansion([step, *remaining[:1]]):
+            result.append(_depthwise(remaining.pop(0), remaining, expand=step))
+        elif _takes_depthwise(step):
+            result.append(_depthwise(step, remaining))
         elif _takes_pointwise(step):
             result.append(CompiledPointwise(step))
         elif _takes_3x3(step):
@@ -72,6 +68,16 @@ def compiled(steps: Sequence[Step]) -> tuple[Step, ...]:
         else:
             result.append(step)
     return tuple(result)
+
+
+def _depthwise(
+    step: DepthwiseConvolution, following: list[Step], expand: Convolution | None = None
+) -> Step:
+    """The convolution; with squeeze-and-excitation, which is then taken from what follows."""
+    depthwise = CompiledDepthwise(step, expand)
+    if not _are_excitation(following[:2]):
+        return depthwise
+    return ExcitedConvolutions(depthwise, following.pop(0), following.pop(0))
 
 
 @dataclass(frozen=True)

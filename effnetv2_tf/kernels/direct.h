@@ -1,5 +1,5 @@
-// 3x3 convolutions of few channels, a stem's, as the definition has them: with channels that fill no
-// vector, Winograd's transformations would take longer than the multiplications that they save.
+// 3x3 convolutions of few channels, a stem's, as the definition has them: with channels that fill
+// no vector, Winograd's transformations would take longer than the multiplications that they save.
 
 #ifndef EFFNETV2_TF_KERNELS_DIRECT_H_
 #define EFFNETV2_TF_KERNELS_DIRECT_H_
@@ -14,8 +14,8 @@ namespace direct {
 constexpr int64_t kSide = 3;
 constexpr int64_t kFewestChannels = 8;  // that are worth Winograd's algorithm
 
-// The pixels under a row of the kernel lie in one row, one after the other: those under neighbouring
-// pixels of the result, `stride` pixels apart, are a product's left matrix.
+// The pixels under a row of the kernel lie in one row, one after the other: those under
+// neighbouring pixels of the result, `stride` pixels apart, are a product's left matrix.
 template <class Finish>
 class Convolution {
  public:

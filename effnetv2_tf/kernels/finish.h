@@ -58,8 +58,8 @@ class Finished {
   const float *const y_, *const skip_;
 };
 
-// A kernel in the order in which an operation's products take it. It is made when the kernel is first
-// seen: a network for inference has it as a constant.
+// A kernel in the order in which an operation's products take it. It is made when the kernel is
+// first seen: a network for inference has it as a constant.
 class Prepared {
  public:
   using Values = std::shared_ptr<const float[]>;

@@ -6,6 +6,7 @@
 #include "conv3x3.h"
 #include "depthwise.h"
 #include "inference.h"
+#include "inference_depthwise.h"
 #include "pointwise.h"
 #include "residual.h"
 #include "rms_prop.h"

@@ -75,7 +75,11 @@ def test_depthwise(assert_near, images_of, library, shape, side, stride, activat
 def test_expanded_depthwise(
     assert_near, images_of, library, shape, channels, side, stride, activation
 ):
-    x, expand, expand_bias = images_of(shape), kernel_of(1, 1, shape[-1], channels), weights(channels)
+    x, expand, expand_bias = (
+        images_of(shape),
+        kernel_of(1, 1, shape[-1], channels),
+        weights(channels),
+    )
     kernel, bias = weights(side, side, channels, 1, seed=2), weights(channels, seed=2)
     y, means = library.effnetv2_inference_expanded_depthwise_conv(
         x=x,
