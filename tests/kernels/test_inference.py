@@ -1,6 +1,7 @@
 """The compiled operations of networks for inference against TensorFlow's."""
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -160,6 +161,39 @@ def test_a_kernel_that_changes_is_prepared_again(assert_near, images_of, library
         assert_near([f"step {step}"], [convolve().numpy()], [expected.numpy()], 1e-5)
         wide.assign_add(tf.ones_like(wide))
         narrow.assign(narrow * 2.0)
+
+
+def test_calls_side_by_side_give_what_one_gives(images_of, library):
+    kernel, bias = kernel_of(1, 1, 64, 96), weights(96)
+    depthwise, reduce, expand = weights(3, 3, 96, 1), kernel_of(1, 1, 96, 8), kernel_of(1, 1, 8, 96)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 64))])
+    def network(x):
+        y, means = library.effnetv2_inference_expanded_depthwise_conv(
+            x=x,
+            expand_kernel=kernel,
+            expand_bias=bias,
+            kernel=depthwise,
+            bias=bias,
+            stride=1,
+            activation="silu",
+        )
+        gates = library.effnetv2_inference_gates(
+            means=means,
+            reduce_kernel=reduce,
+            reduce_bias=weights(8),
+            expand_kernel=expand,
+            expand_bias=bias,
+        )
+        project = {"kernel": kernel_of(1, 1, 96, 64), "bias": weights(64), "activation": "linear"}
+        return library.effnetv2_inference_pointwise_conv(x=y, gates=[gates], skip=[x], **project)
+
+    images = [images_of((1, 40, 33, 64), seed=seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda x: network(x).numpy(), images * 4))
+    alone = [network(x).numpy() for x in images]
+    for found, expected in zip(together, alone * 4, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_what_does_not_fit_is_refused(images_of, library):
