@@ -10,6 +10,17 @@
 namespace effnetv2_tf {
 namespace inference {
 
+// Also adds up what is finished, by channel.
+struct FinishAndSum {
+  void operator()(float* at, int64_t channel, int64_t count) const {
+    finish(at, channel, count);
+    AddScaled(1.0f, at, count, sums + channel);
+  }
+
+  const Finished finish;
+  float* const sums;
+};
+
 // The second result is the images' means by channel, in parts that are to be added up.
 class DepthwiseConv : public depthwise::Operation {
  public:
@@ -48,16 +59,6 @@ class DepthwiseConv : public depthwise::Operation {
   }
 
  private:
-  struct FinishAndSum {
-    void operator()(float* at, int64_t channel, int64_t count) const {
-      finish(at, channel, count);
-      AddScaled(1.0f, at, count, sums + channel);
-    }
-
-    const Finished& finish;
-    float* const sums;
-  };
-
   Activation activation_;
 };
 
@@ -93,18 +94,21 @@ class ExpandedDepthwiseConv : public depthwise::Operation {
   struct Images {
     Images(OpKernelContext* context, int side, int stride)
         : x(context->input(0)),
-          kernel(context->input(3)),
+          expand_bias(Values(context->input(2))),
+          kernel(Values(context->input(3))),
+          bias(Values(context->input(4))),
           inputs(x.dim_size(3)),
           height(Side::Same(x.dim_size(1), side, stride)),
           width(Side::Same(x.dim_size(2), side, stride)),
-          panels(kernel.dim_size(2)),
+          panels(context->input(3).dim_size(2)),
           bands(std::clamp<int64_t>(
               height.size * width.size * kWidest * kWidth * sizeof(float) / kBandBytes, 1,
               std::max<int64_t>(height.outputs, 1))) {}
 
     int64_t pieces() const { return x.dim_size(0) * bands * panels.count(); }
 
-    const Tensor &x, &kernel;
+    const Tensor& x;
+    const float *const expand_bias, *const kernel, *const bias;
     const int64_t inputs;
     const Side height, width;
     const Panels panels;
@@ -127,20 +131,16 @@ class ExpandedDepthwiseConv : public depthwise::Operation {
     const auto packed = packed_.Get(expand, images.inputs * images.panels.width(), [&](float* to) {
       pointwise::PackAll(Values(expand), images.inputs, images.panels, to);
     });
-    const Finished expanded(Values(context->input(2)), activation_);
-    const Finished finish(Values(context->input(4)), activation_);
     const int64_t workers = pointwise::Sizes(images.x, expand).Workers(1, context);
     Share(workers, images.pieces(), [&](int64_t i) {
-      ComputePiece<side, stride>(images, i, packed.get(), expanded, finish, Values(y),
-                                 Values(means));
+      ComputePiece<side, stride>(images, i, packed.get(), Values(y), Values(means));
     });
   }
 
   // A panel's channels of a band of an image.
   template <int side, int stride>
-  static void ComputePiece(const Images& images, int64_t piece, const float* packed,
-                           const Finished& expanded, const Finished& finish, float* y,
-                           float* means) {
+  void ComputePiece(const Images& images, int64_t piece, const float* packed, float* y,
+                    float* means) const {
     const Side &height = images.height, &width = images.width;
     const Panel panel = images.panels[piece % images.panels.count()];
     const int64_t channels = images.panels.columns, band = piece / images.panels.count();
@@ -151,21 +151,17 @@ class ExpandedDepthwiseConv : public depthwise::Operation {
     const int64_t pixels = (bottom - top) * width.size;
     const auto between = Uninitialized(pixels * panel.columns);
     const float* x = Values(images.x) + (image * height.size + top) * width.size * images.inputs;
-    pointwise::MultiplyRows(
-        x, images.inputs, {0, pixels}, packed + images.inputs * panel.column,
-        {0, panel.columns, panel.vectors}, panel.columns, between.get(),
-        [&](float* at, int64_t c, int64_t count) { expanded(at, panel.column + c, count); });
+    pointwise::MultiplyRows(x, images.inputs, {0, pixels}, packed + images.inputs * panel.column,
+                            {0, panel.columns, panel.vectors}, panel.columns, between.get(),
+                            Finished(images.expand_bias + panel.column, activation_));
     float* sums = means + band * channels + panel.column;
+    const FinishAndSum finish{Finished(images.bias + panel.column, activation_), sums};
     depthwise::Window<side, stride, 1> window(height, width, panel.columns, panel.columns,
                                               channels);
     for (int64_t row = first; row < end; ++row) {
       window.Move(between.get(), row, top);
       float* to = y + (image * height.outputs + row) * width.outputs * channels + panel.column;
-      window.Convolve(Values(images.kernel) + panel.column, channels, to,
-                      [&](float* at, int64_t c, int64_t count) {
-                        finish(at, panel.column + c, count);
-                        AddScaled(1.0f, at, count, sums + c);
-                      });
+      window.Convolve(images.kernel + panel.column, channels, to, finish);
     }
     for (int64_t c = 0; c < panel.columns; ++c) sums[c] /= height.outputs * width.outputs;
   }
@@ -202,16 +198,9 @@ class Gates : public OpKernel {
       for (int64_t part = n * parts; part < (n + 1) * parts; ++part) {
         AddScaled(1.0f, Values(means) + part * channels, channels, mean.data());
       }
-      std::copy_n(Values(reduce_bias), squeezed, hidden.data());
-      for (int64_t c = 0; c < channels; ++c) {
-        AddScaled(mean[c], Values(reduce) + c * squeezed, squeezed, hidden.data());
-      }
-      float* gate = Values(gates) + n * channels;
-      std::copy_n(Values(expand_bias), channels, gate);
-      for (int64_t s = 0; s < squeezed; ++s) {
-        AddScaled(Silu::Value(hidden[s]), Values(expand) + s * channels, channels, gate);
-      }
-      for (int64_t c = 0; c < channels; ++c) gate[c] = Sigmoid(gate[c]);
+      ComputeGates(mean.data(), channels, squeezed, Values(reduce), Values(reduce_bias),
+                   Values(expand), Values(expand_bias), hidden.data(),
+                   Values(gates) + n * channels);
     }
   }
 };

@@ -27,12 +27,12 @@ def load() -> Any:
     Raises:
       UsageError: if there is no library, or it is to be left alone.
     """
-    path = library_path()
     if os.environ.get(SWITCH) == "0":
         raise UsageError(f"{SWITCH}: expected anything but 0 where they are needed, received 0")
     library = _library()
     if library is None:
         _library.cache_clear()  # it may be made before it is asked for again
+        path = library_path()
         raise UsageError(
             f"compiled operations: expected {path}, "
             f"which {'does not load' if path.exists() else 'is not there'}; "

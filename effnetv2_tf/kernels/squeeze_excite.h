@@ -27,6 +27,21 @@ inline float Dot(const float* __restrict a, const float* __restrict b, int64_t s
   return sum;
 }
 
+// The gates of an image from its means: `hidden`, which is returned too, before its SiLU.
+inline void ComputeGates(const float* means, int64_t channels, int64_t squeezed,
+                         const float* reduce, const float* reduce_bias, const float* expand,
+                         const float* expand_bias, float* hidden, float* gates) {
+  std::copy_n(reduce_bias, squeezed, hidden);
+  for (int64_t c = 0; c < channels; ++c) {
+    AddScaled(means[c], reduce + c * squeezed, squeezed, hidden);
+  }
+  std::copy_n(expand_bias, channels, gates);
+  for (int64_t s = 0; s < squeezed; ++s) {
+    AddScaled(Silu::Value(hidden[s]), expand + s * channels, channels, gates);
+  }
+  for (int64_t c = 0; c < channels; ++c) gates[c] = Sigmoid(gates[c]);
+}
+
 // The sizes of a call, and the threads for it.
 struct Excitation {
   Excitation(OpKernelContext* context, const Tensor& x, int64_t squeezed)
@@ -92,21 +107,14 @@ class SqueezeExcite : public OpKernel {
  private:
   static void Excite(OpKernelContext* context, const Excitation& sizes, const float* x,
                      const Kept<float>& kept) {
-    const int64_t channels = sizes.channels, squeezed = sizes.squeezed;
-    const float *reduce = Values(context->input(1)), *expand = Values(context->input(3));
+    const int64_t channels = sizes.channels;
     sizes.SumPixels(kept.means, [&](int64_t pixel, float* sums) {
       AddScaled(1.0f, x + pixel * channels, channels, sums);
     });
     for (int64_t c = 0; c < channels; ++c) kept.means[c] /= sizes.pixels;
-    std::copy_n(Values(context->input(2)), squeezed, kept.hidden);
-    for (int64_t c = 0; c < channels; ++c) {
-      AddScaled(kept.means[c], reduce + c * squeezed, squeezed, kept.hidden);
-    }
-    std::copy_n(Values(context->input(4)), channels, kept.gates);
-    for (int64_t s = 0; s < squeezed; ++s) {
-      AddScaled(Silu::Value(kept.hidden[s]), expand + s * channels, channels, kept.gates);
-    }
-    for (int64_t c = 0; c < channels; ++c) kept.gates[c] = Sigmoid(kept.gates[c]);
+    ComputeGates(kept.means, channels, sizes.squeezed, Values(context->input(1)),
+                 Values(context->input(2)), Values(context->input(3)), Values(context->input(4)),
+                 kept.hidden, kept.gates);
   }
 
   static void Scale(const float* x, const float* __restrict gates, const Excitation& sizes,
