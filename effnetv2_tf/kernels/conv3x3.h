@@ -29,7 +29,7 @@ void TransformInput(const Tiled& images, const float* x, int64_t first, int64_t 
     ForEachVector(channels, [&](int64_t c, auto zero) {
       using Values = decltype(zero);
       float* at = to + t * channels + c;
-      ToPoints<Values>(
+      ToPoints<Values, Algorithm::kPaired>(
           Algorithm::kOfInput,
           [&](int i, int j) { return Load<Values>(rows[i] + j * channels + c); },
           StoreAt<kPointsOf<Algorithm>>(at, point));
@@ -45,9 +45,9 @@ void TransformKernelRow(const float* const (&taps)[kKernel][kKernel], int64_t ro
   const int64_t point = rows * panels.width();
   panels.ForEachVector([&](int64_t column, auto part) {
     float* at = to + panels.Find(row, column, rows);
-    ToPoints<Vector>(
+    ToPoints<Vector, Algorithm::kPaired>(
         Algorithm::kOfKernel, [&](int i, int j) { return part.Load(taps[i][j] + column); },
-        StoreAt<kFactors>(at, point));
+        StoreAt<Algorithm::kFactors>(at, point));
   });
 }
 
@@ -103,7 +103,7 @@ class Convolution {
                      float* products) const {
     const int64_t channels = images_.channels, width = panel.vectors * kWidth;
     for (int point = 0; point < kPoints; ++point) {
-      const int64_t factor = FactorOf(point / kSide) * kFactors + FactorOf(point % kSide);
+      const int64_t factor = FactorOf<Algorithm>(point / kSide, point % kSide);
       const float* kernel = kernel_ + (factor * panels_.width() + panel.column) * channels;
       for (int64_t row = point * block; row < point * block + count; row += kRows) {
         Multiply<false>({inputs + row * channels, channels, 1, channels}, kernel, panel.vectors,
@@ -116,19 +116,36 @@ class Convolution {
   void FinishTile(const float* products, int64_t point, int64_t tile, const Panel& panel,
                   float* copy) const {
     constexpr int side = kOutputSideOf<Algorithm>;
-    const int64_t channels = panels_.columns, first = panel.column;
+    const int64_t first = panel.column;
     float* rows[side];
     outputs_.FindRows(y_, tile, copy, rows);
+    if (outputs_.template IsInside<side>(tile)) {
+      Transform(products, point, panel, rows, [&](auto values, float* at, int64_t channel) {
+        Store(finish_.Of(values, at, channel), at);
+      });
+      return;
+    }
+    Transform(products, point, panel, rows,
+              [](auto values, float* at, int64_t) { Store(values, at); });
+    outputs_.template TakeOver<side>(copy, tile, first, first + panel.columns, y_);
+    outputs_.template ForEachPixel<side>(
+        y_, tile, [&](float* pixel) { finish_(pixel + first, 0, 1, first, panel.columns); });
+  }
+
+  // Calls put(values, at, channel) for the vectors of the pixels of a tile's rows.
+  template <class Put>
+  void Transform(const float* products, int64_t point, const Panel& panel,
+                 float* const (&rows)[kOutputSideOf<Algorithm>], Put put) const {
     ForEachVector(panel.columns, [&](int64_t c, auto zero) {
       using Values = decltype(zero);
-      FromPoints<Values>(
+      const int64_t channel = panel.column + c;
+      FromPoints<Values, Algorithm::kPaired>(
           Algorithm::kOfOutput,
           [&](int i, int j) { return Load<Values>(products + (i * kSide + j) * point + c); },
-          [&](int i, int j, Values values) { Store(values, rows[i] + j * channels + first + c); });
+          [&](int i, int j, Values values) {
+            put(values, rows[i] + j * panels_.columns + channel, channel);
+          });
     });
-    outputs_.TakeOver<side>(copy, tile, first, first + panel.columns, y_);
-    outputs_.ForEachPixel<side>(
-        y_, tile, [&](float* pixel) { finish_(pixel + first, first, panel.columns); });
   }
 
   const Tiled images_, outputs_;
@@ -167,7 +184,7 @@ class KernelGradient {
       for (int i = 0; i < kSide; ++i) {
         for (int j = 0; j < kSide; ++j) {
           const int64_t point = i * kSide + j, block = point * range.block;
-          const int64_t factor = FactorOf(i) * kFactors + FactorOf(j);
+          const int64_t factor = FactorOf<Algorithm>(i, j);
           const bool is_first = first == tiles.first && std::max(i, j) < kFactors;
           MultiplyPoint(&inputs[block * channels], &gradients[block * width], range.block, count,
                         is_first ? Multiply<false> : Multiply<true>, sums + factor * width * rows_);
@@ -189,7 +206,7 @@ class KernelGradient {
           }
           return sum;
         };
-        FromPoints<Vector>(Algorithm::kOfKernel, add_parts, [&](int i, int j, Vector values) {
+        FromPoints<Vector, Algorithm::kPaired>(Algorithm::kOfKernel, add_parts, [&](int i, int j, Vector values) {
           const int64_t row = (i * kKernel + j) * images_.channels + c;
           part.Store(values, to + row * panels_.columns + column);
         });
@@ -199,16 +216,17 @@ class KernelGradient {
 
  private:
   static constexpr int kSide = kPointsOf<Algorithm>, kPoints = kSide * kSide;
+  static constexpr int kFactors = Algorithm::kFactors;
 
   // A block's tiles of the output's gradient at the points: matrices (block, columns) in panels.
   void TransformOutput(int64_t first, int64_t count, int64_t block, float* copy, float* to) const {
     const int64_t channels = panels_.columns, point = block * panels_.width();
     for (int64_t t = 0; t < count; ++t) {
-      const float* rows[kTile];
+      const float* rows[kOutputSideOf<Algorithm>];
       outputs_.Read(dy_, first + t, copy, rows);
       panels_.ForEachVector([&](int64_t column, auto part) {
         float* at = to + panels_.Find(t, column, block);
-        ToPoints<Vector>(
+        ToPoints<Vector, Algorithm::kPaired>(
             Algorithm::kOfOutput,
             [&](int i, int j) { return part.Load(rows[i] + j * channels + column); },
             StoreAt<kSide>(at, point));
@@ -257,7 +275,7 @@ class Conv3x3 : public StridedOperation {
     const Tensor &x = context->input(0), &kernel = context->input(1);
     OP_REQUIRES_OK(context, CheckKernel(kernel));
     OP_REQUIRES_OK(context, CheckChannels(x, kernel.dim_size(2)));
-    const Grid grid(x, stride());
+    const Grid grid(x, stride(), kTile);
     Tensor* y = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, grid.Shape(kernel.dim_size(3)), &y));
     if (y->NumElements() == 0) return;
@@ -272,7 +290,7 @@ class Conv3x3 : public StridedOperation {
     const int64_t channels = kernel.dim_size(2);
     const Panels panels(kernel.dim_size(3));
     Tensor transformed;
-    const int64_t size = kFactors * kFactors * channels * panels.width();
+    const int64_t size = Algorithm::kFactors * Algorithm::kFactors * channels * panels.width();
     OP_REQUIRES_OK(context, Allocate(context, size, &transformed));
 
     const Convolution<Algorithm> convolution(Tiled::Inputs(grid, channels), Values(x),
@@ -284,7 +302,7 @@ class Conv3x3 : public StridedOperation {
       TransformKernel<Algorithm>(Values(kernel), channels, PartOf(channels, part, workers), panels,
                                  Values(&transformed));
     };
-    const auto convolve = [&](int64_t i) { convolution.Compute(PartOf(grid.tiles(), i, pieces)); };
+    const auto convolve = [&](int64_t i) { convolution.Compute(grid.PartOfTiles(i, pieces)); };
     ShareTwice(workers, workers, transform, [] { return true; }, pieces, convolve);
   }
 };
@@ -308,7 +326,7 @@ class Conv3x3Grad : public StridedOperation {
       return;
     }
     const auto differentiate = stride() == 1 ? Differentiate<Stride1> : Differentiate<Stride2>;
-    differentiate(context, Grid(x, stride()), dx, dkernel);
+    differentiate(context, Grid(x, stride(), kTile), dx, dkernel);
   }
 
  private:
@@ -324,7 +342,7 @@ class Conv3x3Grad : public StridedOperation {
     const int64_t workers = ConvolutionThreads(dy.NumElements(), context);
     const Panels panels(channels);
     Tensor turned, sums;
-    const int64_t size = kFactors * kFactors * filters * panels.width();
+    const int64_t size = Algorithm::kFactors * Algorithm::kFactors * filters * panels.width();
     OP_REQUIRES_OK(context, Allocate(context, size, &turned));
     OP_REQUIRES_OK(context, Allocate(context, workers * gradient.size(), &sums));
     const Convolution<Turned> convolution(Tiled::Outputs(grid, filters, 1), Values(dy),
@@ -342,7 +360,7 @@ class Conv3x3Grad : public StridedOperation {
     const int64_t pieces = PiecesFor(workers);
     const auto differentiate = [&](int64_t i) {
       if (i >= workers) {
-        convolution.Compute(PartOf(grid.tiles(), i - workers, pieces));
+        convolution.Compute(grid.PartOfTiles(i - workers, pieces));
         return;
       }
       gradient.Sum(PartOf(grid.tiles(), i, workers), Values(&sums) + i * gradient.size());

@@ -78,7 +78,7 @@ class Window {
         ConvolveBlock<pixels(), decltype(zero)>(&pixels_[x * stride], c, kernel + c, step,
                                                 to + x * step_ + c);
       });
-      for (int p = 0; p < pixels(); ++p) finish(to + (x + p) * step_, 0, count_);
+      finish(to + x * step_, step_, pixels(), 0, count_);
     });
   }
 

@@ -70,11 +70,12 @@ class Convolution {
           multiply({lines + i * line_ + first * step_, step_, 1, inner_}, kernel, panel.vectors,
                    tile, width);
         }
-        for (int64_t p = 0; p < std::min(kRows, width_.outputs - first); ++p) {
-          float* at = y + (first + p) * panels_.columns + panel.column;
-          std::copy_n(tile + p * width, panel.columns, at);
-          finish_(at, panel.column, panel.columns);
+        const int64_t pixels = std::min(kRows, width_.outputs - first);
+        float* at = y + first * panels_.columns + panel.column;
+        for (int64_t p = 0; p < pixels; ++p) {
+          std::copy_n(tile + p * width, panel.columns, at + p * panels_.columns);
         }
+        finish_(at, panels_.columns, pixels, panel.column, panel.columns);
       });
     }
   }

@@ -9,6 +9,7 @@
 
 #include "memory.h"
 #include "rows.h"
+#include "vectors.h"
 
 namespace effnetv2_tf {
 
@@ -23,9 +24,15 @@ inline absl::Status GetActivation(OpKernelConstruction* context, Activation* act
   return absl::OkStatus();
 }
 
-// Called with `count` neighbouring channels of a pixel of the result, `at`, from `channel` on.
+// What follows a product. `Of`: values of neighbouring channels from `channel` on, a vector of them or
+// a single one, that belong at `at` in the result. The operator: `count` channels of `rows` pixels,
+// `step` elements from one to the next, that are at `at`.
 struct Unfinished {
-  void operator()(float*, int64_t, int64_t) const {}
+  template <class Values>
+  Values Of(Values values, const float*, int64_t) const {
+    return values;
+  }
+  void operator()(float*, int64_t, int64_t, int64_t, int64_t) const {}
 };
 
 class Finished {
@@ -35,24 +42,41 @@ class Finished {
            const float* skip = nullptr)
       : bias_(bias), activation_(activation), y_(y), skip_(skip) {}
 
-  void operator()(float* __restrict at, int64_t channel, int64_t count) const {
-    const float* __restrict bias = bias_ + channel;
-    switch (activation_) {
-      case Activation::kSilu:
-        for (int64_t c = 0; c < count; ++c) at[c] = Silu::Value(at[c] + bias[c]);
-        break;
-      case Activation::kRelu6:
-        for (int64_t c = 0; c < count; ++c) at[c] = std::min(std::max(at[c] + bias[c], 0.0f), 6.0f);
-        break;
-      case Activation::kLinear:
-        for (int64_t c = 0; c < count; ++c) at[c] += bias[c];
-    }
-    if (!skip_) return;
-    const float* __restrict skip = skip_ + (at - y_);
-    for (int64_t c = 0; c < count; ++c) at[c] += skip[c];
+  template <class Values>
+  Values Of(Values values, const float* at, int64_t channel) const {
+    WithActivation([&](auto activation) {
+      values = activation.Value(values + Load<Values>(bias_ + channel));
+    });
+    return skip_ ? values + Load<Values>(skip_ + (at - y_)) : values;
+  }
+
+  void operator()(float* at, int64_t step, int64_t rows, int64_t channel, int64_t count) const {
+    WithActivation([&](auto activation) {
+      ForEachVectorOnce(count, [&](int64_t c, auto zero) {
+        using Values = decltype(zero);
+        const Values bias = Load<Values>(bias_ + channel + c);
+        float* to = at + c;
+        for (int64_t i = 0; i < rows; ++i, to += step) {
+          const Values values = activation.Value(Load<Values>(to) + bias);
+          Store(skip_ ? values + Load<Values>(skip_ + (to - y_)) : values, to);
+        }
+      });
+    });
   }
 
  private:
+  template <class Work>
+  void WithActivation(Work work) const {
+    switch (activation_) {
+      case Activation::kSilu:
+        return work(Silu{});
+      case Activation::kRelu6:
+        return work(Relu6{});
+      case Activation::kLinear:
+        return work(Identity{});
+    }
+  }
+
   const float* const bias_;
   const Activation activation_;
   const float *const y_, *const skip_;

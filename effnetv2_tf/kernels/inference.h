@@ -48,7 +48,7 @@ class Conv3x3 : public StridedOperation {
     OP_REQUIRES_OK(context, winograd::CheckKernel(kernel));
     OP_REQUIRES_OK(context, CheckChannels(x, kernel.dim_size(2)));
     OP_REQUIRES_OK(context, CheckBias(bias, kernel.dim_size(3)));
-    const winograd::Grid grid(x, stride());
+    const winograd::Grid grid(x, stride(), winograd::kTile);
     Tensor* y = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, grid.Shape(kernel.dim_size(3)), &y));
     const float* skip = nullptr;
@@ -57,10 +57,19 @@ class Conv3x3 : public StridedOperation {
     const Finished finish(Values(bias), activation_, Values(y), skip);
     if (kernel.dim_size(2) < direct::kFewestChannels) {
       Multiply(context, grid, finish, y);
-    } else if (stride() == 1) {
-      Convolve<winograd::Stride1>(context, grid, finish, y);
+      return;
+    }
+    const int64_t workers = winograd::ConvolutionThreads(y->NumElements(), context);
+    if (stride() == 2) {
+      Convolve<winograd::Stride2>(context, grid, workers, finish, &prepared_);
+      return;
+    }
+    const winograd::Grid wide(x, 1, winograd::kWideTile);
+    if (Products<winograd::Stride1Wide>(wide, workers) <
+        Products<winograd::Stride1>(grid, workers)) {
+      Convolve<winograd::Stride1Wide>(context, wide, workers, finish, &prepared_wide_);
     } else {
-      Convolve<winograd::Stride2>(context, grid, finish, y);
+      Convolve<winograd::Stride1>(context, grid, workers, finish, &prepared_);
     }
   }
 
@@ -83,28 +92,36 @@ class Conv3x3 : public StridedOperation {
           [&](int64_t i) { convolution.Compute(PartOf(height, i, pieces), Values(x), Values(y)); });
   }
 
+  // Products of kRows rows each that the busiest thread makes, for each panel of the kernel.
   template <class Algorithm>
-  void Convolve(OpKernelContext* context, const winograd::Grid& grid, const Finished& finish,
-                Tensor* y) {
+  static int64_t Products(const winograd::Grid& grid, int64_t workers) {
+    constexpr int64_t side = winograd::kPointsOf<Algorithm>;
+    const int64_t step = workers * kRows;
+    return RoundUp(grid.tiles(), step) / step * side * side;
+  }
+
+  template <class Algorithm>
+  static void Convolve(OpKernelContext* context, const winograd::Grid& grid, int64_t workers,
+                       const Finished& finish, Prepared* prepared) {
     using winograd::Tiled;
     const Tensor &x = context->input(0), &kernel = context->input(1);
     const int64_t channels = kernel.dim_size(2);
     const Panels panels(kernel.dim_size(3));
-    const int64_t size = winograd::kFactors * winograd::kFactors * channels * panels.width();
-    const auto transformed = prepared_.Get(kernel, size, [&](float* to) {
+    constexpr int64_t factors = Algorithm::kFactors;
+    const int64_t size = factors * factors * channels * panels.width();
+    const auto transformed = prepared->Get(kernel, size, [&](float* to) {
       winograd::TransformKernel<Algorithm>(Values(kernel), channels, {0, channels}, panels, to);
     });
     const winograd::Convolution<Algorithm, Finished> convolution(
         Tiled::Inputs(grid, channels), Values(x), transformed.get(),
-        Tiled::Outputs(grid, panels.columns, 0), Values(y), finish);
-    const int64_t workers = winograd::ConvolutionThreads(y->NumElements(), context);
+        Tiled::Outputs(grid, panels.columns, 0), Values(context->mutable_output(0)), finish);
     const int64_t pieces = PiecesFor(workers);
     Share(workers, pieces,
-          [&](int64_t i) { convolution.Compute(PartOf(grid.tiles(), i, pieces)); });
+          [&](int64_t i) { convolution.Compute(grid.PartOfTiles(i, pieces)); });
   }
 
   Activation activation_;
-  Prepared prepared_;
+  Prepared prepared_, prepared_wide_;
 };
 
 // Of images, times gates by image and channel where there are some.

@@ -12,9 +12,9 @@ namespace inference {
 
 // Also adds up what is finished, by channel.
 struct FinishAndSum {
-  void operator()(float* at, int64_t channel, int64_t count) const {
-    finish(at, channel, count);
-    AddScaled(1.0f, at, count, sums + channel);
+  void operator()(float* at, int64_t step, int64_t rows, int64_t channel, int64_t count) const {
+    finish(at, step, rows, channel, count);
+    for (int64_t i = 0; i < rows; ++i) AddScaled(1.0f, at + i * step, count, sums + channel);
   }
 
   const Finished finish;

@@ -134,10 +134,10 @@ void MultiplyRows(const float* left, int64_t inner, std::pair<int64_t, int64_t> 
     const bool is_whole = count == kRows && panel.columns == width;
     Multiply<false>({from, inner, 1, inner}, right, panel.vectors, is_whole ? result : tile,
                     is_whole ? columns : width);
-    for (int64_t i = 0; i < count; ++i, result += columns) {
-      if (!is_whole) std::copy_n(tile + i * width, panel.columns, result);
-      finish(result, panel.column, panel.columns);
+    for (int64_t i = 0; i < (is_whole ? 0 : count); ++i) {
+      std::copy_n(tile + i * width, panel.columns, result + i * columns);
     }
+    finish(result, columns, count, panel.column, panel.columns);
   }
 }
 

@@ -1,12 +1,10 @@
-// What the kernels share: elementwise functions that become vector code, and images as rows of
-// channels, worked on by several threads.
+// What the kernels share: images as rows of channels, worked on by several threads.
 
 #ifndef EFFNETV2_TF_KERNELS_ROWS_H_
 #define EFFNETV2_TF_KERNELS_ROWS_H_
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -14,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "activations.h"
 #include "helpers.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
@@ -28,41 +27,6 @@ using tensorflow::TensorShape;
 constexpr int64_t kBlockElements = 16384;      // of rows that stay in a cache
 constexpr int64_t kStripElements = 128;        // that make a loop worth its beginning and end
 constexpr int64_t kElementsPerThread = 65536;  // that are worth waking a thread for
-
-// 2^x, of operations that a compiler makes vector ones of, with a relative error of 1e-7.
-inline float PowerOf2(float x) {
-  x = std::min(std::max(x, -126.0f), 126.0f);  // beyond, the result or its inverse is no normal number
-  const float whole = std::nearbyint(x), part = x - whole;
-  float series = 1.32764725e-3f;  // of 2^part, |part| <= 0.5: the polynomial with the smallest error
-  series = series * part + 9.67554096e-3f;
-  series = series * part + 5.55071309e-2f;
-  series = series * part + 0.240221202f;
-  series = series * part + 0.693146944f;
-  series = series * part + 1.00000012f;
-  int32_t bits;
-  std::memcpy(&bits, &series, sizeof bits);
-  bits += static_cast<int32_t>(whole) << 23;  // times 2^whole
-  std::memcpy(&series, &bits, sizeof bits);
-  return series;
-}
-
-// The exponent is rounded by up to 6e-8 of itself, which shows where the result is near 0 alone.
-inline float OnePlusExp(float x) { return 1.0f + PowerOf2(1.44269504f * x); }
-
-inline float Sigmoid(float z) { return 1.0f / OnePlusExp(-z); }
-
-struct Identity {
-  static float Value(float z) { return z; }
-  static float Slope(float) { return 1.0f; }
-};
-
-struct Silu {
-  static float Value(float z) { return z / OnePlusExp(-z); }
-  static float Slope(float z) {
-    const float gate = Sigmoid(z);
-    return gate * (1.0f + z * (1.0f - gate));
-  }
-};
 
 inline const float* Values(const Tensor& tensor) { return tensor.flat<float>().data(); }
 inline float* Values(Tensor* tensor) { return tensor->flat<float>().data(); }

@@ -10,26 +10,34 @@
 namespace effnetv2_tf {
 namespace winograd {
 
+constexpr int64_t kTile = 4, kWideTile = 6;  // sides of tiles of the output
 constexpr int64_t kCacheBytes = 3 << 18;
 
-// A convolution's tiles: as many of its input as of its output, of kTile x kTile pixels, of which the
+// A convolution's tiles: as many of its input as of its output, of side x side pixels, of which the
 // last ones of rows and columns can reach beyond the image.
 struct Grid {
-  Grid(const Tensor& x, int64_t stride)
+  Grid(const Tensor& x, int64_t stride, int64_t side)
       : stride(stride),
+        side(side),
         images(x.dim_size(0)),
         height(Side::Same(x.dim_size(1), kKernel, stride)),
         width(Side::Same(x.dim_size(2), kKernel, stride)),
-        down((height.outputs + kTile - 1) / kTile),
-        across((width.outputs + kTile - 1) / kTile) {}
+        down((height.outputs + side - 1) / side),
+        across((width.outputs + side - 1) / side) {}
 
   int64_t tiles() const { return images * down * across; }
+
+  // Those of a piece of the work: as many as are multiplied at a time, or several times as many.
+  std::pair<int64_t, int64_t> PartOfTiles(int64_t i, int64_t pieces) const {
+    const auto [first, end] = PartOf(RoundUp(tiles(), kRows) / kRows, i, pieces);
+    return {first * kRows, std::min(end * kRows, tiles())};
+  }
 
   TensorShape Shape(int64_t filters) const {  // of the output
     return TensorShape({images, height.outputs, width.outputs, filters});
   }
 
-  const int64_t stride, images;
+  const int64_t stride, side, images;
   const Side height, width;
   const int64_t down, across;
 };
@@ -39,13 +47,13 @@ class Tiled {
  public:
   // The input, where a tile of the output depends on it.
   static Tiled Inputs(const Grid& grid, int64_t channels) {
-    return Tiled(grid, channels, grid.stride * kTile, {grid.height.size, grid.width.size},
+    return Tiled(grid, channels, grid.stride * grid.side, {grid.height.size, grid.width.size},
                  {grid.height.padding, grid.width.padding});
   }
 
   // The output, `border` pixels of the tile before included.
   static Tiled Outputs(const Grid& grid, int64_t channels, int64_t border) {
-    return Tiled(grid, channels, kTile, {grid.height.outputs, grid.width.outputs},
+    return Tiled(grid, channels, grid.side, {grid.height.outputs, grid.width.outputs},
                  {border, border});
   }
 
@@ -80,6 +88,12 @@ class Tiled {
     for (int64_t i = 0; i < side; ++i) {
       rows[i] = is_inside ? images + Offset(place, i) : copy + i * side * channels;
     }
+  }
+
+  // Whether such a tile lies within the image.
+  template <int side>
+  bool IsInside(int64_t tile) const {
+    return IsInside<side>(Find(tile));
   }
 
   // Takes channels from `first` to before `end` of such a tile over from `copy`.
