@@ -70,15 +70,21 @@ class Window {
     }
   }
 
-  // The row of the result, with a kernel whose next tap lies `step` elements further.
+  // The row of the result, with a kernel whose next tap lies `step` elements further. `finish` also
+  // has Add(sum, channel), called with sums of neighbouring pixels' values: where it adds them up,
+  // each channel's pixels are once among them.
   template <class Finish = Unfinished>
   void Convolve(const float* kernel, int64_t step, float* to, const Finish& finish = {}) const {
     ForEachBlock(width_.outputs, [&](auto pixels, int64_t x) {
-      ForEachVector(count_, [&](int64_t c, auto zero) {
+      const auto convolve = [&](int64_t c, auto zero) {
         ConvolveBlock<pixels(), decltype(zero)>(&pixels_[x * stride], c, kernel + c, step,
-                                                to + x * step_ + c);
-      });
-      finish(to + x * step_, step_, pixels(), 0, count_);
+                                                to + x * step_ + c, finish);
+      };
+      if constexpr (Finish::kAdds) {
+        ForEachVectorOnce(count_, convolve);
+      } else {
+        ForEachVector(count_, convolve);
+      }
     });
   }
 
@@ -93,9 +99,9 @@ class Window {
   }
 
  private:
-  template <int pixels, class Values>
+  template <int pixels, class Values, class Finish>
   void ConvolveBlock(const float* const* from, int64_t c, const float* kernel, int64_t step,
-                     float* to) const {
+                     float* to, const Finish& finish) const {
     Values sums[pixels] = {};
 #pragma GCC unroll 5
     for (int i = 0; i < side; ++i, from += columns_) {
@@ -107,8 +113,14 @@ class Window {
         for (int p = 0; p < pixels; ++p) sums[p] += factor * row[p * stride + j];
       }
     }
+    Values total{};
 #pragma GCC unroll 8
-    for (int p = 0; p < pixels; ++p) Store(sums[p], to + p * step_);
+    for (int p = 0; p < pixels; ++p, to += step_) {
+      const Values values = finish.Of(sums[p], to, c);
+      Store(values, to);
+      total += values;
+    }
+    finish.Add(total, c);
   }
 
   template <int pixels, class Values>

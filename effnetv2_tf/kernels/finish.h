@@ -33,6 +33,10 @@ struct Unfinished {
     return values;
   }
   void operator()(float*, int64_t, int64_t, int64_t, int64_t) const {}
+
+  static constexpr bool kAdds = false;
+  template <class Values>
+  void Add(Values, int64_t) const {}
 };
 
 class Finished {

@@ -12,9 +12,16 @@ namespace inference {
 
 // Also adds up what is finished, by channel.
 struct FinishAndSum {
-  void operator()(float* at, int64_t step, int64_t rows, int64_t channel, int64_t count) const {
-    finish(at, step, rows, channel, count);
-    for (int64_t i = 0; i < rows; ++i) AddScaled(1.0f, at + i * step, count, sums + channel);
+  static constexpr bool kAdds = true;
+
+  template <class Values>
+  Values Of(Values values, const float* at, int64_t channel) const {
+    return finish.Of(values, at, channel);
+  }
+
+  template <class Values>
+  void Add(Values sum, int64_t channel) const {
+    Store(Load<Values>(sums + channel) + sum, sums + channel);
   }
 
   const Finished finish;
