@@ -1,10 +1,10 @@
 """Steps of a deploy graph as operations of the compiled library.
 
 A convolution is one operation with its bias, activation and residual sum, a depthwise one together
-with the 1x1 convolution before it. Gates of squeeze-and-excitation are computed from means that the
-depthwise convolution adds up as it goes, and multiplied with the kernel of the convolution behind
-them, so that no image is gone through for them. What the library has no operation for stays
-TensorFlow's.
+with the 1x1 convolution before it, a 3x3 one with that behind it. Gates of squeeze-and-excitation
+are computed from means that the depthwise convolution adds up as it goes, and multiplied with the
+kernel of the convolution behind them, so that no image is gone through for them. What the library
+has no operation for stays TensorFlow's.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def compiled(steps: Sequence[Step]) -> tuple[Step, ...]:
             result.append(_depthwise(step, remaining))
         elif _takes_pointwise(step):
             result.append(CompiledPointwise(step))
+        elif _are_projection([step, *remaining[:1]]):
+            result.append(ProjectedConv3x3(step, remaining.pop(0)))
         elif _takes_3x3(step):
             result.append(CompiledConv3x3(step))
         else:
@@ -109,6 +111,25 @@ class CompiledConv3x3:
         if _has_groups(self.step, x):
             return _add(self.step(x), skip)
         return operations.load().effnetv2_inference_conv3x3(
+            skip=[] if skip is None else [skip],
+            stride=self.step.strides[0],
+            **_arguments(self.step, x),
+        )
+
+
+@dataclass(frozen=True)
+class ProjectedConv3x3:
+    """A 3x3 and a 1x1 convolution, the second without activation, and the residual sum."""
+
+    step: Convolution
+    project: Convolution
+
+    def __call__(self, x: tf.Tensor, skip: tf.Tensor | None = None) -> tf.Tensor:
+        if _has_groups(self.step, x) or self.step.kernel.shape[3] != self.project.kernel.shape[2]:
+            return CompiledPointwise(self.project)(CompiledConv3x3(self.step)(x), skip)
+        return operations.load().effnetv2_inference_projected_conv3x3(
+            project_kernel=self.project.kernel,
+            project_bias=self.project.bias,
             skip=[] if skip is None else [skip],
             stride=self.step.strides[0],
             **_arguments(self.step, x),
@@ -176,7 +197,9 @@ class CompiledBlock:
         for step in first:
             y = step(y)
         skip = x if self.has_skip else None
-        takes_skip = isinstance(last, (CompiledConv3x3, CompiledPointwise, ExcitedConvolutions))
+        takes_skip = isinstance(
+            last, (CompiledConv3x3, CompiledPointwise, ExcitedConvolutions, ProjectedConv3x3)
+        )
         return last(y, skip) if takes_skip else _add(last(y), skip)
 
 
@@ -221,6 +244,13 @@ def _are_expansion(steps: Sequence[Step]) -> bool:
     if len(steps) != 2 or not _takes_pointwise(steps[0]) or not _takes_depthwise(steps[1]):
         return False
     return steps[0].activation == steps[1].activation
+
+
+def _are_projection(steps: Sequence[Step]) -> bool:
+    """Whether these are a 3x3 and a 1x1 convolution, the second without activation."""
+    if len(steps) != 2 or not _takes_3x3(steps[0]) or not _takes_pointwise(steps[1]):
+        return False
+    return steps[1].activation == "linear"
 
 
 def _are_excitation(steps: Sequence[Step]) -> bool:

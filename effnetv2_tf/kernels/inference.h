@@ -37,6 +37,17 @@ inline absl::Status CheckBias(const Tensor& bias, int64_t channels) {
                                              bias.shape().DebugString());
 }
 
+// A 3x3 kernel as products take it.
+template <class Algorithm>
+Prepared::Values KernelAtPoints(const Tensor& kernel, Prepared* prepared) {
+  const int64_t channels = kernel.dim_size(2);
+  const Panels panels(kernel.dim_size(3));
+  const int64_t size = Algorithm::kFactors * Algorithm::kFactors * channels * panels.width();
+  return prepared->Get(kernel, size, [&](float* to) {
+    winograd::TransformKernel<Algorithm>(Values(kernel), channels, {0, channels}, panels, to);
+  });
+}
+
 class Conv3x3 : public StridedOperation {
  public:
   explicit Conv3x3(OpKernelConstruction* context) : StridedOperation(context) {
@@ -107,11 +118,7 @@ class Conv3x3 : public StridedOperation {
     const Tensor &x = context->input(0), &kernel = context->input(1);
     const int64_t channels = kernel.dim_size(2);
     const Panels panels(kernel.dim_size(3));
-    constexpr int64_t factors = Algorithm::kFactors;
-    const int64_t size = factors * factors * channels * panels.width();
-    const auto transformed = prepared->Get(kernel, size, [&](float* to) {
-      winograd::TransformKernel<Algorithm>(Values(kernel), channels, {0, channels}, panels, to);
-    });
+    const auto transformed = KernelAtPoints<Algorithm>(kernel, prepared);
     const winograd::Convolution<Algorithm, Finished> convolution(
         Tiled::Inputs(grid, channels), Values(x), transformed.get(),
         Tiled::Outputs(grid, panels.columns, 0), Values(context->mutable_output(0)), finish);

@@ -7,6 +7,7 @@
 #include "depthwise.h"
 #include "inference.h"
 #include "inference_depthwise.h"
+#include "inference_projected.h"
 #include "pointwise.h"
 #include "residual.h"
 #include "rms_prop.h"
@@ -83,6 +84,15 @@ absl::Status ConvolutionShape(InferenceContext* context) {
   TF_RETURN_IF_ERROR(StridedShape(context, &y));
   TF_RETURN_IF_ERROR(context->WithRank(context->input(1), 4, &kernel));
   TF_RETURN_IF_ERROR(context->ReplaceDim(y, 3, context->Dim(kernel, 3), &y));
+  context->set_output(0, y);
+  return absl::OkStatus();
+}
+
+absl::Status ProjectedShape(InferenceContext* context) {
+  ShapeHandle y;
+  TF_RETURN_IF_ERROR(StridedShape(context, &y));
+  const auto channels = context->NumElements(context->input(4));
+  TF_RETURN_IF_ERROR(context->ReplaceDim(y, 3, channels, &y));
   context->set_output(0, y);
   return absl::OkStatus();
 }
@@ -278,6 +288,19 @@ REGISTER_OP("Effnetv2InferenceConv3x3")
     .Attr(ACTIVATION)
     .SetShapeFn(ConvolutionShape);
 
+REGISTER_OP("Effnetv2InferenceProjectedConv3x3")
+    .Input("x: float")
+    .Input("kernel: float")
+    .Input("bias: float")
+    .Input("project_kernel: float")
+    .Input("project_bias: float")
+    .Input("skip: N * float")
+    .Output("y: float")
+    .Attr("N: int >= 0")
+    .Attr("stride: int")
+    .Attr(ACTIVATION)
+    .SetShapeFn(ProjectedShape);
+
 REGISTER_OP("Effnetv2InferenceDepthwiseConv")
     .Input("x: float")
     .Input("kernel: float")
@@ -339,6 +362,7 @@ REGISTER_CPU_KERNEL("Effnetv2Residual", residual::Sum<true>);
 REGISTER_CPU_KERNEL("Effnetv2ResidualGrad", residual::Sum<false>);
 REGISTER_CPU_KERNEL("Effnetv2RmsProp", RmsProp);
 REGISTER_CPU_KERNEL("Effnetv2InferenceConv3x3", inference::Conv3x3);
+REGISTER_CPU_KERNEL("Effnetv2InferenceProjectedConv3x3", inference::ProjectedConv3x3);
 REGISTER_CPU_KERNEL("Effnetv2InferenceDepthwiseConv", inference::DepthwiseConv);
 REGISTER_CPU_KERNEL("Effnetv2InferenceExpandedDepthwiseConv", inference::ExpandedDepthwiseConv);
 REGISTER_CPU_KERNEL("Effnetv2InferenceGates", inference::Gates);

@@ -57,6 +57,13 @@ class Tiled {
                  {border, border});
   }
 
+  // The output where rows of pixels before `top`, all images' one after the other, are left out.
+  static Tiled OutputsFrom(const Grid& grid, int64_t channels, int64_t top) {
+    Tiled outputs = Outputs(grid, channels, 0);
+    outputs.top_ = top;
+    return outputs;
+  }
+
   // The input, where its gradient depends on a tile of the output's with a border of 1.
   static Tiled InputGradients(const Grid& grid, int64_t channels) {
     return grid.stride == 1 ? Outputs(grid, channels, 0) : Inputs(grid, channels);
@@ -146,7 +153,7 @@ class Tiled {
   }
 
   int64_t Offset(const Place& place, int64_t row) const {
-    return ((place.image * size_.y + place.y + row) * size_.x + place.x) * channels;
+    return ((place.image * size_.y + place.y + row - top_) * size_.x + place.x) * channels;
   }
 
   template <int side>
@@ -163,6 +170,7 @@ class Tiled {
   const int64_t down_, across_;  // tiles
   const int64_t step_;           // pixels from one to the next
   const Pixels size_, border_;
+  int64_t top_ = 0;  // row of pixels, of all images', that comes first
 };
 
 // Tiles from `first` to before `end`, in blocks whose values, `values` for each tile, stay in a cache.

@@ -50,6 +50,63 @@ def test_conv3x3(assert_near, images_of, library, shape, filters, stride, activa
         assert_near(["y"], [y.numpy()], [expected + skip if skips else expected], 1e-5)
 
 
+def test_rounding_of_conv3x3(images_of, library):
+    """Tiles of 6x6 pixels, which these images are convolved in, are rounded four times as much."""
+    x, kernel = images_of((2, 48, 48, 64)), kernel_of(3, 3, 64, 64)
+    y = library.effnetv2_inference_conv3x3(
+        x=x, kernel=kernel, bias=np.zeros(64, "f"), skip=[], stride=1, activation="linear"
+    )
+    truth = tf.nn.conv2d(tf.cast(x, "float64"), tf.cast(kernel, "float64"), 1, "SAME")
+    truth = truth.numpy()
+    error = np.sqrt(np.mean((y.numpy() - truth) ** 2) / np.mean(truth**2))
+    assert error < 5e-6, f"{error:.2g} of the values, by the root mean square"
+
+
+def test_silu_far_from_zero(library):
+    """Through a convolution that leaves pixels what they are, vectors' and single ones'."""
+    values = np.float32([-1e30, -200, -100, -88, -50, -1e-30, 0, 1e-30, 50, 88, 100, 200, 1e30])
+    x = np.broadcast_to(values[None, :, None, None], (1, len(values), 1, 20)).astype("f")
+    y = library.effnetv2_inference_pointwise_conv(
+        x=x,
+        kernel=np.eye(20, dtype="f")[None, None],
+        bias=np.zeros(20, "f"),
+        gates=[],
+        skip=[],
+        activation="silu",
+    )
+    expected = np.where(values < -88, 0.0, values / (1 + np.exp(-np.float64(values).clip(-88))))
+    found = np.where(values[:, None] < -88, np.clip(y[0, :, 0], -1e-5, 0), y[0, :, 0])
+    np.testing.assert_allclose(found, np.tile(expected[:, None], 20), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [1, 24, 96])
+@pytest.mark.parametrize("filters", [1, 50])
+# The last one's tiles are 4x4 and 6x6 pixels large, in bands of several rows.
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 23, 34, 7), (3, 70, 61, 4)], ids=str)
+def test_projected_conv3x3(
+    assert_near, images_of, library, shape, filters, channels, stride, activation
+):
+    x, kernel, bias = images_of(shape), kernel_of(3, 3, shape[-1], channels), weights(channels)
+    project, project_bias = kernel_of(1, 1, channels, filters, seed=2), weights(filters, seed=2)
+    between = ACTIVATIONS[activation](tf.nn.conv2d(x, kernel, stride, "SAME") + bias)
+    expected = (tf.nn.conv2d(between, project, 1, "SAME") + project_bias).numpy()
+    skip = images_of(expected.shape, seed=3)
+    for skips in ([], [skip]):
+        y = library.effnetv2_inference_projected_conv3x3(
+            x=x,
+            kernel=kernel,
+            bias=bias,
+            project_kernel=project,
+            project_bias=project_bias,
+            skip=skips,
+            stride=stride,
+            activation=activation,
+        )
+        assert_near(["y"], [y.numpy()], [expected + skip if skips else expected], 1e-5)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [3, 5])
@@ -213,6 +270,17 @@ def test_what_does_not_fit_is_refused(images_of, library):
         library.effnetv2_inference_depthwise_conv(
             x=x, kernel=weights(3, 3, 8, 1), bias=bias, stride=1, activation="linear"
         )
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a tensor shaped \[1,1,8,12"):
+        library.effnetv2_inference_projected_conv3x3(
+            x=x,
+            kernel=weights(3, 3, 8, 8),
+            bias=weights(8),
+            project_kernel=weights(1, 1, 12, 12),
+            project_bias=bias,
+            skip=[],
+            stride=1,
+            activation="linear",
+        )
     with pytest.raises(tf.errors.InvalidArgumentError, match="of 12 channels and 5 squeezed ones"):
         library.effnetv2_inference_gates(
             means=weights(2, 1, 8),
@@ -236,6 +304,17 @@ def test_no_images(images_of, library, batch, side):
     )
     assert y.shape == (batch, side // 2, side // 2, 8)
     assert np.isfinite(means).all()
+    y = library.effnetv2_inference_projected_conv3x3(
+        x=x,
+        kernel=weights(3, 3, 8, 8),
+        bias=weights(8),
+        project_kernel=kernel,
+        project_bias=bias,
+        skip=[],
+        stride=1,
+        activation="silu",
+    )
+    assert y.shape == (batch, side, side, 12)
 
 
 def test_loading_without_a_library_tells_how_to_make_one(monkeypatch, tmp_path):
