@@ -20,9 +20,11 @@ from effnetv2_tf.export.deploy_graph import DeployGraph
 from effnetv2_tf.export.graph_steps import (
     Block,
     Convolution,
+    Dense,
     DepthwiseConvolution,
     SqueezeExcitation,
     Step,
+    activate,
 )
 from effnetv2_tf.kernels import operations
 
@@ -67,6 +69,8 @@ def compiled(steps: Sequence[Step]) -> tuple[Step, ...]:
             result.append(ProjectedConv3x3(step, remaining.pop(0)))
         elif _takes_3x3(step):
             result.append(CompiledConv3x3(step))
+        elif isinstance(step, Dense):
+            result.append(CompiledDense(step))
         else:
             result.append(step)
     return tuple(result)
@@ -99,6 +103,24 @@ class CompiledPointwise:
             skip=[] if skip is None else [skip],
             **_arguments(self.step, x),
         )
+
+
+@dataclass(frozen=True)
+class CompiledDense:
+    """A dense layer: the product of a 1x1 convolution, of a row for each image."""
+
+    step: Dense
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        z = operations.load().effnetv2_inference_pointwise_conv(
+            x=x,
+            kernel=self.step.kernel[None, None],
+            bias=self.step.bias,
+            gates=[],
+            skip=[],
+            activation="linear",
+        )
+        return activate(z, self.step.activation)
 
 
 @dataclass(frozen=True)
