@@ -22,6 +22,7 @@ from effnetv2_tf.export.graph_steps import (
     Convolution,
     Dense,
     DepthwiseConvolution,
+    Normalization,
     SqueezeExcitation,
     Step,
     activate,
@@ -38,7 +39,10 @@ def with_compiled_operations(graph: DeployGraph) -> DeployGraph:
       UsageError: if the operations are not compiled, or the network is not this package's.
     """
     check_compilable(graph)
-    return replace(graph, steps=compiled(graph.steps))
+    normalization = graph.normalization
+    if normalization is not None:
+        normalization = CompiledNormalization(normalization.mean, normalization.std)
+    return replace(graph, normalization=normalization, steps=compiled(graph.steps))
 
 
 def check_compilable(graph: DeployGraph) -> None:
@@ -84,6 +88,18 @@ def _depthwise(
     if not _are_excitation(following[:2]):
         return depthwise
     return ExcitedConvolutions(depthwise, following.pop(0), following.pop(0))
+
+
+class CompiledNormalization(Normalization):
+    """A normalisation of whole rows at once, where TensorFlow's goes pixel by pixel."""
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        scale, offset = self.scale_and_offset()
+        return operations.load().effnetv2_inference_normalize(
+            x=tf.cast(x, tf.float32),
+            scale=tf.broadcast_to(scale, x.shape[-1:]),
+            offset=tf.broadcast_to(offset, x.shape[-1:]),
+        )
 
 
 @dataclass(frozen=True)

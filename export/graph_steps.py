@@ -66,9 +66,13 @@ class Normalization:
     std: tuple[float, ...]
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        scale = tf.constant([1.0 / std for std in self.std])
-        offset = tf.constant([-m / s for m, s in zip(self.mean, self.std, strict=True)])
+        scale, offset = self.scale_and_offset()
         return tf.cast(x, tf.float32) * scale + offset
+
+    def scale_and_offset(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """What pixels are multiplied with, and what is added."""
+        offset = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
+        return tf.constant([1.0 / std for std in self.std]), tf.constant(offset)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-// Activations, elementwise: of operations that a compiler makes vector code of, and of vectors.
+// Activations, of single values, which a compiler makes vector code of, and of vectors.
 
 #ifndef EFFNETV2_TF_KERNELS_ACTIVATIONS_H_
 #define EFFNETV2_TF_KERNELS_ACTIVATIONS_H_
@@ -43,6 +43,27 @@ inline float OnePlusExp(float x) { return 1.0f + PowerOf2(1.44269504f * x); }
 
 inline float Sigmoid(float z) { return 1.0f / OnePlusExp(-z); }
 
+// The same, with instructions that compilers do not find in the above: 1 / x is one with 14 bits,
+// once corrected.
+inline Vector Sigmoid(Vector z) {
+#ifdef __AVX512F__
+  const __m512 low = _mm512_set1_ps(-126.0f), high = _mm512_set1_ps(126.0f);
+  const __m512 exponent = _mm512_mul_ps(z, _mm512_set1_ps(-1.44269504f));
+  const __m512 x = _mm512_min_ps(_mm512_max_ps(exponent, low), high);
+  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
+  const __m512 power = _mm512_scalef_ps(SeriesOf2(Vector(_mm512_sub_ps(x, whole))), whole);
+  const __m512 one = _mm512_set1_ps(1.0f), divisor = _mm512_add_ps(power, one);
+  const __m512 inverse = _mm512_rcp14_ps(divisor);
+  return _mm512_fmadd_ps(_mm512_fnmadd_ps(inverse, divisor, one), inverse, inverse);
+#else
+  float values[kWidth];
+  Store(z, values);
+  for (float& value : values) value = Sigmoid(value);
+  return Load<Vector>(values);
+#endif
+}
+
+// Activations and their derivatives, of single values and of vectors.
 struct Identity {
   template <class Values>
   static Values Value(Values z) {
@@ -53,26 +74,7 @@ struct Identity {
 
 struct Silu {
   static float Value(float z) { return z / OnePlusExp(-z); }
-
-  static Vector Value(Vector z) {
-#ifdef __AVX512F__
-    // The same series, with instructions that compilers do not find in the above. The quotient is
-    // of an inverse with 14 bits, once corrected.
-    const __m512 x = _mm512_min_ps(_mm512_mul_ps(z, _mm512_set1_ps(-1.44269504f)),
-                                   _mm512_set1_ps(126.0f));
-    const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
-    const __m512 power = _mm512_scalef_ps(SeriesOf2(Vector(_mm512_sub_ps(x, whole))), whole);
-    const __m512 divisor = _mm512_add_ps(power, _mm512_set1_ps(1.0f));
-    const __m512 inverse = _mm512_rcp14_ps(divisor), quotient = _mm512_mul_ps(z, inverse);
-    return _mm512_fmadd_ps(_mm512_fnmadd_ps(quotient, divisor, z), inverse, quotient);
-#else
-    float values[kWidth];
-    Store(z, values);
-    for (float& value : values) value = Value(value);
-    return Load<Vector>(values);
-#endif
-  }
-
+  static Vector Value(Vector z) { return z * Sigmoid(z); }
   static float Slope(float z) {
     const float gate = Sigmoid(z);
     return gate * (1.0f + z * (1.0f - gate));

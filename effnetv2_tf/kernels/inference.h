@@ -205,6 +205,35 @@ class PointwiseConv : public OpKernel {
   Prepared packed_;
 };
 
+// x * scale + offset, by channel.
+class Normalize : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &x = context->input(0), &scale = context->input(1), &offset = context->input(2);
+    const Rows rows(context, x, scale.NumElements());
+    OP_REQUIRES_OK(context, CheckChannels(x, rows.channels));
+    OP_REQUIRES_OK(context, CheckShape(offset, scale.shape()));
+    Tensor* y = nullptr;
+    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
+    ByColumn scales = rows.MakeColumns(), offsets = rows.MakeColumns();
+    std::copy_n(Values(scale), rows.channels, scales.data());
+    std::copy_n(Values(offset), rows.channels, offsets.data());
+    scales.Repeat();
+    offsets.Repeat();
+    const float* in = Values(x);
+    float* out = Values(y);
+    const int64_t pieces = PiecesFor(rows.runs);
+    Share(rows.runs, pieces, [&](int64_t i) {
+      const auto [first, end] = PartOf(rows.count, i, pieces);
+      rows.ForEachStrip(first, end, [&](int64_t start, int64_t size) {
+        for (int64_t k = 0; k < size; ++k) out[start + k] = in[start + k] * scales[k] + offsets[k];
+      });
+    });
+  }
+};
+
 }  // namespace inference
 }  // namespace effnetv2_tf
 

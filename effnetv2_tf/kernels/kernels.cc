@@ -288,6 +288,13 @@ REGISTER_OP("Effnetv2InferenceConv3x3")
     .Attr(ACTIVATION)
     .SetShapeFn(ConvolutionShape);
 
+REGISTER_OP("Effnetv2InferenceNormalize")
+    .Input("x: float")
+    .Input("scale: float")
+    .Input("offset: float")
+    .Output("y: float")
+    .SetShapeFn(FirstShape);
+
 REGISTER_OP("Effnetv2InferenceProjectedConv3x3")
     .Input("x: float")
     .Input("kernel: float")
@@ -362,6 +369,7 @@ REGISTER_CPU_KERNEL("Effnetv2Residual", residual::Sum<true>);
 REGISTER_CPU_KERNEL("Effnetv2ResidualGrad", residual::Sum<false>);
 REGISTER_CPU_KERNEL("Effnetv2RmsProp", RmsProp);
 REGISTER_CPU_KERNEL("Effnetv2InferenceConv3x3", inference::Conv3x3);
+REGISTER_CPU_KERNEL("Effnetv2InferenceNormalize", inference::Normalize);
 REGISTER_CPU_KERNEL("Effnetv2InferenceProjectedConv3x3", inference::ProjectedConv3x3);
 REGISTER_CPU_KERNEL("Effnetv2InferenceDepthwiseConv", inference::DepthwiseConv);
 REGISTER_CPU_KERNEL("Effnetv2InferenceExpandedDepthwiseConv", inference::ExpandedDepthwiseConv);

@@ -73,6 +73,7 @@ def test_what_the_graph_has_of_each_operation(network):
     counts = {name: found.count(name) for name in set(found)}
     blocks = {"Effnetv2InferenceExpandedDepthwiseConv": 2, "Effnetv2InferenceGates": 2}
     convolutions = {
+        "Effnetv2InferenceNormalize": 1,
         "Effnetv2InferenceConv3x3": 1,
         "Effnetv2InferenceProjectedConv3x3": 1,
         "Effnetv2InferencePointwiseConv": 4,

@@ -184,6 +184,13 @@ def test_pointwise(
     assert_near(["y"], [y.numpy()], [expected.numpy()], 1e-5)
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 100, 99, 3)], ids=str)
+def test_normalize(assert_near, images_of, library, shape):
+    x, scale, offset = images_of(shape), weights(shape[-1]), weights(shape[-1], seed=2)
+    y = library.effnetv2_inference_normalize(x=x, scale=scale, offset=offset)
+    assert_near(["y"], [y.numpy()], [x * scale + offset], 1e-6)
+
+
 @pytest.mark.parametrize("parts", [1, 3])
 def test_gates(assert_near, library, parts):
     means, reduce, expand = weights(2, parts, 20), kernel_of(1, 1, 20, 5), kernel_of(1, 1, 5, 20)
@@ -261,6 +268,8 @@ def test_what_does_not_fit_is_refused(images_of, library):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             library.effnetv2_inference_pointwise_conv(activation="linear", **arguments)
 
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"expected a tensor shaped \[8\]"):
+        library.effnetv2_inference_normalize(x=x, scale=weights(8), offset=weights(1))
     convolve("expected a bias for 12 channels", bias=weights(3))
     convolve("expected a kernel of 1x1", kernel=weights(3, 3, 8, 12))
     convolve("expected 8 channels", x=images_of((2, 4, 4, 9)))
