@@ -206,10 +206,11 @@ class KernelGradient {
           }
           return sum;
         };
-        FromPoints<Vector, Algorithm::kPaired>(Algorithm::kOfKernel, add_parts, [&](int i, int j, Vector values) {
+        const auto store = [&](int i, int j, Vector values) {
           const int64_t row = (i * kKernel + j) * images_.channels + c;
           part.Store(values, to + row * panels_.columns + column);
-        });
+        };
+        FromPoints<Vector, Algorithm::kPaired>(Algorithm::kOfKernel, add_parts, store);
       });
     }
   }

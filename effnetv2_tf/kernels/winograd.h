@@ -278,12 +278,14 @@ EFFNETV2_INLINE void FromPoints(Matrix<points, size> m, Get get, Put put) {
   Values rows[points][size];  // of x m
 #pragma GCC unroll 16
   for (int i = 0; i < points; ++i) {
-    SumOverPoints<paired>(m, [&](int j) __attribute__((always_inline)) { return get(i, j); }, rows[i]);
+    const auto in_row = [&](int j) __attribute__((always_inline)) { return get(i, j); };
+    SumOverPoints<paired>(m, in_row, rows[i]);
   }
 #pragma GCC unroll 16
   for (int j = 0; j < size; ++j) {
+    const auto in_column = [&](int i) __attribute__((always_inline)) { return rows[i][j]; };
     Values column[size];
-    SumOverPoints<paired>(m, [&](int i) __attribute__((always_inline)) { return rows[i][j]; }, column);
+    SumOverPoints<paired>(m, in_column, column);
 #pragma GCC unroll 16
     for (int i = 0; i < size; ++i) put(i, j, column[i]);
   }
