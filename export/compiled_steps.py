@@ -163,7 +163,7 @@ class ProjectedConv3x3:
     project: Convolution
 
     def __call__(self, x: tf.Tensor, skip: tf.Tensor | None = None) -> tf.Tensor:
-        if _has_groups(self.step, x) or self.step.kernel.shape[3] != self.project.kernel.shape[2]:
+        if _has_groups(self.step, x):
             return CompiledPointwise(self.project)(CompiledConv3x3(self.step)(x), skip)
         return operations.load().effnetv2_inference_projected_conv3x3(
             project_kernel=self.project.kernel,
@@ -285,10 +285,12 @@ def _are_expansion(steps: Sequence[Step]) -> bool:
 
 
 def _are_projection(steps: Sequence[Step]) -> bool:
-    """Whether these are a 3x3 and a 1x1 convolution, the second without activation."""
+    """Whether these are a 3x3 and a dense 1x1 convolution, the second without activation."""
     if len(steps) != 2 or not _takes_3x3(steps[0]) or not _takes_pointwise(steps[1]):
         return False
-    return steps[1].activation == "linear"
+    convolution, project = steps
+    is_dense = project.kernel.shape[2] == convolution.kernel.shape[3]
+    return is_dense and project.activation == "linear"
 
 
 def _are_excitation(steps: Sequence[Step]) -> bool:

@@ -51,7 +51,7 @@ class Finished {
     WithActivation([&](auto activation) {
       values = activation.Value(values + Load<Values>(bias_ + channel));
     });
-    return skip_ ? values + Load<Values>(skip_ + (at - y_)) : values;
+    return AddSkip(values, at);
   }
 
   void operator()(float* at, int64_t step, int64_t rows, int64_t channel, int64_t count) const {
@@ -61,14 +61,18 @@ class Finished {
         const Values bias = Load<Values>(bias_ + channel + c);
         float* to = at + c;
         for (int64_t i = 0; i < rows; ++i, to += step) {
-          const Values values = activation.Value(Load<Values>(to) + bias);
-          Store(skip_ ? values + Load<Values>(skip_ + (to - y_)) : values, to);
+          Store(AddSkip(activation.Value(Load<Values>(to) + bias), to), to);
         }
       });
     });
   }
 
  private:
+  template <class Values>
+  Values AddSkip(Values values, const float* at) const {
+    return skip_ ? values + Load<Values>(skip_ + (at - y_)) : values;
+  }
+
   template <class Work>
   void WithActivation(Work work) const {
     switch (activation_) {

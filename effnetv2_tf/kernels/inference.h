@@ -48,6 +48,22 @@ Prepared::Values KernelAtPoints(const Tensor& kernel, Prepared* prepared) {
   });
 }
 
+// A kernel's rows, of taps and channels, as products take them.
+inline Prepared::Values KernelInPanels(const Tensor& kernel, Prepared* prepared) {
+  const Panels panels(kernel.dim_size(3));
+  const int64_t rows = kernel.NumElements() / panels.columns;
+  return prepared->Get(kernel, rows * panels.width(), [&](float* to) {
+    pointwise::PackAll(Values(kernel), rows, panels, to);
+  });
+}
+
+// Whether there is less to multiply in wide tiles, of so many tiles of the busiest thread.
+inline bool AreWideLess(int64_t wide, int64_t usual) {
+  constexpr int64_t wide_side = winograd::kPointsOf<winograd::Stride1Wide>;
+  constexpr int64_t usual_side = winograd::kPointsOf<winograd::Stride1>;
+  return wide * wide_side * wide_side < usual * usual_side * usual_side;
+}
+
 class Conv3x3 : public StridedOperation {
  public:
   explicit Conv3x3(OpKernelConstruction* context) : StridedOperation(context) {
@@ -76,8 +92,7 @@ class Conv3x3 : public StridedOperation {
       return;
     }
     const winograd::Grid wide(x, 1, winograd::kWideTile);
-    if (Products<winograd::Stride1Wide>(wide, workers) <
-        Products<winograd::Stride1>(grid, workers)) {
+    if (AreWideLess(MostTiles(wide, workers), MostTiles(grid, workers))) {
       Convolve<winograd::Stride1Wide>(context, wide, workers, finish, &prepared_wide_);
     } else {
       Convolve<winograd::Stride1>(context, grid, workers, finish, &prepared_);
@@ -88,11 +103,8 @@ class Conv3x3 : public StridedOperation {
   void Multiply(OpKernelContext* context, const winograd::Grid& grid, const Finished& finish,
                 Tensor* y) {
     const Tensor &x = context->input(0), &kernel = context->input(1);
-    const int64_t rows = kernel.NumElements() / kernel.dim_size(3);
     const Panels panels(kernel.dim_size(3));
-    const auto packed = prepared_.Get(kernel, rows * panels.width(), [&](float* to) {
-      pointwise::PackAll(Values(kernel), rows, panels, to);
-    });
+    const auto packed = KernelInPanels(kernel, &prepared_);
     const direct::Convolution<Finished> convolution(grid.height, grid.width, stride(),
                                                     kernel.dim_size(2), panels, packed.get(),
                                                     finish);
@@ -103,12 +115,9 @@ class Conv3x3 : public StridedOperation {
           [&](int64_t i) { convolution.Compute(PartOf(height, i, pieces), Values(x), Values(y)); });
   }
 
-  // Products of kRows rows each that the busiest thread makes, for each panel of the kernel.
-  template <class Algorithm>
-  static int64_t Products(const winograd::Grid& grid, int64_t workers) {
-    constexpr int64_t side = winograd::kPointsOf<Algorithm>;
-    const int64_t step = workers * kRows;
-    return RoundUp(grid.tiles(), step) / step * side * side;
+  // Tiles of the busiest thread.
+  static int64_t MostTiles(const winograd::Grid& grid, int64_t workers) {
+    return RoundUp(grid.tiles(), workers * kRows) / workers;
   }
 
   template <class Algorithm>
@@ -165,9 +174,7 @@ class PointwiseConv : public OpKernel {
                 const Finished& finish, Tensor* y) {
     const Tensor &x = context->input(0), &kernel = context->input(1);
     const Panels panels(sizes.outputs);
-    const auto packed = packed_.Get(kernel, sizes.inputs * panels.width(), [&](float* to) {
-      pointwise::PackAll(Values(kernel), sizes.inputs, panels, to);
-    });
+    const auto packed = KernelInPanels(kernel, &packed_);
     // An image's gates are multiplied with the kernel, which has fewer elements than most images.
     const int64_t images = gates ? x.dim_size(0) : 1, rows = sizes.rows / images;
     const int64_t workers = sizes.Workers(1, context);

@@ -135,9 +135,7 @@ class ExpandedDepthwiseConv : public depthwise::Operation {
     std::fill_n(Values(means), means->NumElements(), 0.0f);
     if (y->NumElements() == 0) return;
     const Tensor& expand = context->input(1);
-    const auto packed = packed_.Get(expand, images.inputs * images.panels.width(), [&](float* to) {
-      pointwise::PackAll(Values(expand), images.inputs, images.panels, to);
-    });
+    const auto packed = KernelInPanels(expand, &packed_);
     const int64_t workers = pointwise::Sizes(images.x, expand).Workers(1, context);
     Share(workers, images.pieces(), [&](int64_t i) {
       ComputePiece<side, stride>(images, i, packed.get(), Values(y), Values(means));

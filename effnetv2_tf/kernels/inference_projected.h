@@ -65,7 +65,7 @@ class ProjectedConv3x3 : public StridedOperation {
       return;
     }
     const Bands wide(Grid(x, 1, winograd::kWideTile), channels, workers);
-    if (Products<winograd::Stride1Wide>(wide) < Products<winograd::Stride1>(usual)) {
+    if (AreWideLess(wide.tiles, usual.tiles)) {
       Convolve<winograd::Stride1Wide>(context, wide, workers, skip, &prepared_wide_);
     } else {
       Convolve<winograd::Stride1>(context, usual, workers, skip, &prepared_);
@@ -74,20 +74,12 @@ class ProjectedConv3x3 : public StridedOperation {
 
  private:
   template <class Algorithm>
-  static int64_t Products(const Bands& bands) {
-    return bands.tiles * winograd::kPointsOf<Algorithm> * winograd::kPointsOf<Algorithm>;
-  }
-
-  template <class Algorithm>
   void Convolve(OpKernelContext* context, const Bands& bands, int64_t workers, const float* skip,
                 Prepared* prepared) {
     const Tensor &kernel = context->input(1), &project = context->input(3);
     const auto transformed = KernelAtPoints<Algorithm>(kernel, prepared);
-    const int64_t channels = kernel.dim_size(3);
+    const auto packed = KernelInPanels(project, &packed_);
     const Panels panels(project.dim_size(3));
-    const auto packed = packed_.Get(project, channels * panels.width(), [&](float* to) {
-      pointwise::PackAll(Values(project), channels, panels, to);
-    });
     Share(workers, bands.count, [&](int64_t i) {
       const auto rows = PartOf(bands.rows, i, bands.count);
       ComputeBand<Algorithm>(context, bands, rows, transformed.get(), panels, packed.get(), skip);

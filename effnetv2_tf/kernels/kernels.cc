@@ -88,14 +88,17 @@ absl::Status ConvolutionShape(InferenceContext* context) {
   return absl::OkStatus();
 }
 
-absl::Status ProjectedShape(InferenceContext* context) {
+// The first result: images with as many channels as the bias that is input `bias`.
+absl::Status BiasedShape(InferenceContext* context, int bias) {
   ShapeHandle y;
   TF_RETURN_IF_ERROR(StridedShape(context, &y));
-  const auto channels = context->NumElements(context->input(4));
+  const auto channels = context->NumElements(context->input(bias));
   TF_RETURN_IF_ERROR(context->ReplaceDim(y, 3, channels, &y));
   context->set_output(0, y);
   return absl::OkStatus();
 }
+
+absl::Status ProjectedShape(InferenceContext* context) { return BiasedShape(context, 4); }
 
 absl::Status FirstShape(InferenceContext* context) {
   context->set_output(0, context->input(0));
@@ -111,15 +114,12 @@ absl::Status PointwiseShape(InferenceContext* context) {
   return absl::OkStatus();
 }
 
-// Images with as many channels as the bias, and their means in parts.
+// Such images, and their means in parts.
 absl::Status WithMeansShapes(InferenceContext* context, int bias) {
-  ShapeHandle y;
-  TF_RETURN_IF_ERROR(StridedShape(context, &y));
-  const auto channels = context->NumElements(context->input(bias));
-  TF_RETURN_IF_ERROR(context->ReplaceDim(y, 3, channels, &y));
-  context->set_output(0, y);
-  context->set_output(
-      1, context->MakeShape({context->Dim(y, 0), context->UnknownDim(), channels}));
+  TF_RETURN_IF_ERROR(BiasedShape(context, bias));
+  const ShapeHandle y = context->output(0);
+  context->set_output(1, context->MakeShape({context->Dim(y, 0), context->UnknownDim(),
+                                             context->Dim(y, 3)}));
   return absl::OkStatus();
 }
 
