@@ -19,6 +19,7 @@ from effnetv2_tf.data.sources.validity import find_fault
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.images import ImagePreparation
 from effnetv2_tf.models.outputs import output_activation
+from effnetv2_tf.prediction.inference import inference_of
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,12 @@ class Unreadable:
 class Predictor:
     """A classifier with all that lies between an image file and the name of a class.
 
+    A network of this package computes as it would be exported, in the compiled operations where
+    they are in use.
+
     Args:
-      model: images (batch, size, size, channels) of pixels in [0, 255] to (batch, classes).
+      model: images (batch, size, size, channels) of pixels in [0, 255] to (batch, classes), with
+        the weights that it has now: after training it further, make another predictor.
         If its last layer is a dense one without activation, softmax is applied.
       preparation: from a file to such an image.
       labels: a name for each class; numbers by default.
@@ -84,6 +89,7 @@ class Predictor:
                 f"received {len(self.labels)}"
             )
         _check_image_shape(model, preparation)
+        self._infer = inference_of(model)
 
     def predict(
         self, files: Iterable[str | Path], *, top: int = 5, batch_size: int = 16
@@ -130,7 +136,7 @@ class Predictor:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities (count, classes) of prepared images (count, size, size, channels)."""
-        outputs = self.model(pixels, training=False)
+        outputs = self._infer(pixels)
         if output_activation(self.model) == "linear":
             outputs = tf.nn.softmax(outputs) if len(self.labels) > 1 else tf.sigmoid(outputs)
         return np.asarray(outputs, np.float32)

@@ -306,6 +306,40 @@ def test_l2_where_the_gradients_are_summed_already(two_cpus):
     )
 
 
+@pytest.mark.parametrize(
+    "options", ["l2=0.5", "clipvalue=0.25", "clipnorm=0.3", "l2=0.5, global_clipnorm=0.3"]
+)
+def test_replicas_make_the_step_of_one_device(two_cpus, options):
+    """Their gradients add up, the penalty of a kernel counts once, and the sum is clipped."""
+    two_cpus(
+        f"""
+        from effnetv2_tf import SGD
+
+        def kernel_after_two_steps(strategy, shares):
+            with strategy.scope():
+                kernel = tf.Variable(tf.ones([2, 2]), name="kernel")
+                optimizer = SGD(0.5, {options})
+                optimizer.build([kernel])
+
+            @tf.function
+            def step(gradients):
+                apply = lambda gradient: optimizer.apply_gradients([(gradient, kernel)])
+                strategy.run(apply, args=(gradients,))
+
+            gradients = strategy.experimental_distribute_values_from_function(
+                lambda context: shares[context.replica_id_in_sync_group])
+            for _ in range(2):
+                step(gradients)
+            return kernel.numpy()
+
+        shares = tf.constant([[[0.5, -0.25], [0.0, 0.25]], [[0.25, -0.5], [0.5, -0.25]]])
+        one_device = tf.distribute.OneDeviceStrategy("CPU:0")
+        expected = kernel_after_two_steps(one_device, [tf.reduce_sum(shares, axis=0)])
+        np.testing.assert_allclose(kernel_after_two_steps(strategy, shares), expected, rtol=1e-6)
+        """
+    )
+
+
 def test_biases_of_rank_2_are_no_kernels():
     inputs = keras.Input((6, 8))
     model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4)(inputs, inputs))

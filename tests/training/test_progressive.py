@@ -131,6 +131,26 @@ def test_starts_in_the_middle_of_an_epoch(plain_model, make_schedule, batches):
     assert history.history["stage"] == [1, 1]
 
 
+@pytest.mark.parametrize("steps_made", [4, 7])
+def test_a_dataset_longer_than_an_epoch_goes_on_where_it_was(
+    plain_model, make_schedule, batches, steps_made
+):
+    """With five batches for epochs of three steps: by the stage's steps, not the epoch's."""
+
+    def make_dataset(stage):
+        shape = (stage.batch_size, stage.image_size, stage.image_size, 1)
+        one_to_five = tf.data.Dataset.range(1, 6)
+        return one_to_five.map(lambda i: (tf.fill(shape, tf.cast(i, tf.float32)), [0] * shape[0]))
+
+    uninterrupted, resumed = plain_model(), plain_model()
+    _fit(uninterrupted, ProgressiveLearning(make_schedule(), make_dataset))
+    assert uninterrupted.inputs.values == [1, 2, 3, 4, 5, 1] * 2
+    resumed.model.optimizer.iterations.assign(steps_made)
+    progressive = ProgressiveLearning(make_schedule(), make_dataset)
+    _fit(resumed, progressive, initial_epoch=steps_made // 3)
+    assert resumed.inputs.values == uninterrupted.inputs.values[steps_made:]
+
+
 def test_a_dataset_that_takes_start_step_is_told_it(plain_model, make_schedule, batches):
     calls = []
 

@@ -189,6 +189,30 @@ def test_called_as_a_whole_within_a_strategy(two_cpus):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
+def test_synchronized_replicas_see_the_global_batch(two_cpus, recompute):
+    """The moving variance, too, is unbiased for the images of all replicas."""
+    two_cpus(
+        f"""
+        from effnetv2_tf.models.layers import BatchNorm
+        images = tf.random.stateless_normal([4, 2, 2, 3], [1, 2], mean=3.0)
+        alone = BatchNorm(activation="silu", momentum=0.5)
+        expected = alone(images, training=True)
+        with strategy.scope():
+            shared = BatchNorm(activation="silu", momentum=0.5, synchronized=True)
+            shared.build((None, 2, 2, 3))
+        shared.recompute = {recompute}
+        halves = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.split(images, 2)[context.replica_id_in_sync_group])
+        outputs = strategy.run(lambda half: shared(half, training=True), args=(halves,))
+        outputs = tf.concat(strategy.experimental_local_results(outputs), axis=0)
+        np.testing.assert_allclose(outputs, expected, atol=1e-5)
+        for ours, theirs in zip(shared.variables, alone.variables, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
+        """
+    )
+
+
+@pytest.mark.parametrize("recompute", [False, True])
 def test_a_replica_without_images_keeps_its_statistics(two_cpus, recompute):
     """An epoch's last batch may have fewer images than there are replicas."""
     two_cpus(
