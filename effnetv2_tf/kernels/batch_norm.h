@@ -99,18 +99,30 @@ struct Affine {
   ByColumn scale, offset;
 };
 
+inline absl::Status CheckParameters(const Tensor& x, const Tensor& gamma, const Tensor& beta) {
+  const int64_t channels = gamma.NumElements();
+  TF_RETURN_IF_ERROR(CheckChannels(x, channels));
+  TF_RETURN_IF_ERROR(CheckShape(gamma, {channels}));
+  return CheckShape(beta, {channels});
+}
+
 template <class Activation>
 class Forward : public OpKernel {
  public:
   explicit Forward(OpKernelConstruction* context) : OpKernel(context) {
     OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
     OP_REQUIRES_OK(context, context->GetAttr("share", &share_));
+    int moving;
+    OP_REQUIRES_OK(context, context->GetAttr("N", &moving));
+    OP_REQUIRES(context, moving == 0 || moving == 2,
+                tensorflow::errors::InvalidArgument(
+                    "expected a moving mean and variance, or neither, received ", moving));
   }
 
   void Compute(OpKernelContext* context) override {
-    const Tensor& x = context->input(0);
-    const Rows rows(context, x, context->input(1).NumElements());
-    OP_REQUIRES_OK(context, CheckChannels(x, rows.channels));
+    const Tensor &x = context->input(0), &gamma = context->input(1), &beta = context->input(2);
+    OP_REQUIRES_OK(context, CheckParameters(x, gamma, beta));
+    const Rows rows(context, x, gamma.NumElements());
     const TensorShape by_channel({Statistics::kRows, rows.channels});
     Tensor *y, *second;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
@@ -128,7 +140,7 @@ class Forward : public OpKernel {
         statistics.mean[c] = by_run[0].mean(c);
         statistics.variance[c] = by_run[0].variance(c);
       }
-      norm.Set(rows.channels, context->input(1), context->input(2), statistics, epsilon_);
+      norm.Set(rows.channels, gamma, beta, statistics, epsilon_);
       if (context->num_inputs() == 3 || rows.count == 0) return true;
       context->SetStatus(Move(context, by_run[0], rows.channels));
       return context->status().ok();
@@ -169,6 +181,11 @@ class Backward : public OpKernel {
 
   void Compute(OpKernelContext* context) override {
     const Tensor &dy = context->input(0), &x = context->input(1), &gamma = context->input(2);
+    const Tensor& beta = context->input(3);
+    OP_REQUIRES_OK(context, CheckParameters(x, gamma, beta));
+    OP_REQUIRES_OK(context, CheckShape(dy, x.shape()));
+    OP_REQUIRES_OK(context,
+                   CheckShape(context->input(4), {Statistics::kRows, gamma.NumElements()}));
     Tensor *dx, *dgamma, *dbeta;
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, gamma.shape(), &dgamma));
@@ -177,7 +194,7 @@ class Backward : public OpKernel {
     Tensor saved = context->input(4);  // the same memory, which is only read
     const Statistics statistics(Values(&saved), rows.channels);
     Affine norm(rows);
-    norm.Set(rows.channels, gamma, context->input(3), statistics, epsilon_);
+    norm.Set(rows.channels, gamma, beta, statistics, epsilon_);
     ByColumn means = rows.MakeColumns();
     std::copy_n(statistics.mean, rows.channels, means.data());
     means.Repeat();

@@ -317,7 +317,8 @@ class Conv3x3Grad : public StridedOperation {
     const Tensor &dy = context->input(0), &x = context->input(1), &kernel = context->input(2);
     OP_REQUIRES_OK(context, CheckKernel(kernel));
     OP_REQUIRES_OK(context, CheckChannels(x, kernel.dim_size(2)));
-    OP_REQUIRES_OK(context, CheckChannels(dy, kernel.dim_size(3)));
+    const Grid grid(x, stride(), kTile);
+    OP_REQUIRES_OK(context, CheckShape(dy, grid.Shape(kernel.dim_size(3))));
     Tensor *dx = nullptr, *dkernel = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, kernel.shape(), &dkernel));
@@ -327,7 +328,7 @@ class Conv3x3Grad : public StridedOperation {
       return;
     }
     const auto differentiate = stride() == 1 ? Differentiate<Stride1> : Differentiate<Stride2>;
-    differentiate(context, Grid(x, stride(), kTile), dx, dkernel);
+    differentiate(context, grid, dx, dkernel);
   }
 
  private:
@@ -340,7 +341,9 @@ class Conv3x3Grad : public StridedOperation {
     const Tiled images = Tiled::Inputs(grid, channels);
     const KernelGradient<Algorithm> gradient(images, Values(x), Tiled::Outputs(grid, filters, 0),
                                              Values(dy));
-    const int64_t workers = ConvolutionThreads(dy.NumElements(), context);
+    // Each has a sum of its own, of tiles of which there may be few.
+    const int64_t workers =
+        std::min(ConvolutionThreads(dy.NumElements(), context), grid.tiles());
     const Panels panels(channels);
     Tensor turned, sums;
     const int64_t size = Algorithm::kFactors * Algorithm::kFactors * filters * panels.width();

@@ -91,7 +91,8 @@ class Finished {
 };
 
 // A kernel in the order in which an operation's products take it. It is made when the kernel is
-// first seen: a network for inference has it as a constant.
+// first seen: a network for inference has it as a constant. One that is changed where it lies, as an
+// array of NumPy's that an eager call shares may be, is not noticed.
 class Prepared {
  public:
   using Values = std::shared_ptr<const float[]>;

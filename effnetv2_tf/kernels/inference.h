@@ -12,22 +12,25 @@
 namespace effnetv2_tf {
 namespace inference {
 
-inline absl::Status CheckShape(const Tensor& tensor, const TensorShape& expected) {
-  if (tensor.shape() == expected) return absl::OkStatus();
-  return tensorflow::errors::InvalidArgument("expected a tensor shaped ", expected.DebugString(),
-                                             ", received one shaped ",
-                                             tensor.shape().DebugString());
+// The values of an input that may be left out, null then; `name` is that of the list which it is in.
+inline absl::Status GetOptional(OpKernelContext* context, const char* name,
+                                const TensorShape& shape, const float** values) {
+  tensorflow::OpInputList inputs;
+  TF_RETURN_IF_ERROR(context->input_list(name, &inputs));
+  *values = nullptr;
+  if (inputs.size() == 0) return absl::OkStatus();
+  if (inputs.size() > 1) {
+    return tensorflow::errors::InvalidArgument("expected at most one `", name, "`, received ",
+                                               inputs.size());
+  }
+  *values = Values(inputs[0]);
+  return CheckShape(inputs[0], shape);
 }
 
-// The images that input `skip` has, to be added to the result, or null.
+// The images to be added to the result, or null.
 inline absl::Status GetSkip(OpKernelContext* context, const TensorShape& shape,
                             const float** skip) {
-  tensorflow::OpInputList inputs;
-  TF_RETURN_IF_ERROR(context->input_list("skip", &inputs));
-  *skip = nullptr;
-  if (inputs.size() == 0) return absl::OkStatus();
-  *skip = Values(inputs[0]);
-  return CheckShape(inputs[0], shape);
+  return GetOptional(context, "skip", shape, skip);
 }
 
 inline absl::Status CheckBias(const Tensor& bias, int64_t channels) {
@@ -148,24 +151,23 @@ class PointwiseConv : public OpKernel {
   }
 
   void Compute(OpKernelContext* context) override {
-    tensorflow::OpInputList gates;
-    OP_REQUIRES_OK(context, context->input_list("gates", &gates));
     const Tensor &x = context->input(0), &kernel = context->input(1), &bias = context->input(2);
     OP_REQUIRES_OK(context, pointwise::Sizes::Check(x, kernel));
     const pointwise::Sizes sizes(x, kernel);
     OP_REQUIRES_OK(context, CheckBias(bias, sizes.outputs));
-    TensorShape shape = x.shape();
-    shape.set_dim(shape.dims() - 1, sizes.outputs);
+    const TensorShape shape = sizes.Result(x);
     Tensor* y = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
     if (y->NumElements() == 0) return;
-    const float* skip = nullptr;
+    const float *skip = nullptr, *gates = nullptr;
     OP_REQUIRES_OK(context, GetSkip(context, shape, &skip));
-    const Finished finish(Values(bias), activation_, Values(y), skip);
-    if (gates.size() > 0) {
-      OP_REQUIRES_OK(context, CheckShape(gates[0], {x.dim_size(0), sizes.inputs}));
-    }
-    Multiply(context, sizes, gates.size() > 0 ? Values(gates[0]) : nullptr, finish, y);
+    const TensorShape by_channel({x.dim_size(0), sizes.inputs});
+    OP_REQUIRES_OK(context, GetOptional(context, "gates", by_channel, &gates));
+    OP_REQUIRES(context, !gates || x.dims() > 1,
+                tensorflow::errors::InvalidArgument("expected a batch where there are gates, "
+                                                    "received a tensor shaped ",
+                                                    x.shape().DebugString()));
+    Multiply(context, sizes, gates, Finished(Values(bias), activation_, Values(y), skip), y);
   }
 
  private:

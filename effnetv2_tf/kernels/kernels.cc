@@ -34,17 +34,22 @@ absl::Status BackwardShapes(InferenceContext* context) {
 }
 
 absl::Status ExciteShapes(InferenceContext* context) {
-  context->set_output(0, context->input(0));
+  ShapeHandle x, expand;
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(0), 4, &x));
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(3), 4, &expand));
+  context->set_output(0, x);
   tensorflow::shape_inference::DimensionHandle kept;
-  const auto channels = context->Dim(context->input(3), 3);
+  const auto channels = context->Dim(expand, 3);
   TF_RETURN_IF_ERROR(context->Add(channels, channels, &kept));
-  TF_RETURN_IF_ERROR(context->Add(kept, context->Dim(context->input(3), 2), &kept));
-  context->set_output(1, context->Matrix(context->Dim(context->input(0), 0), kept));
+  TF_RETURN_IF_ERROR(context->Add(kept, context->Dim(expand, 2), &kept));
+  context->set_output(1, context->Matrix(context->Dim(x, 0), kept));
   return absl::OkStatus();
 }
 
 absl::Status ExciteGradShapes(InferenceContext* context) {
-  const auto reduce = context->input(2), expand = context->input(3);
+  ShapeHandle reduce, expand;
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(2), 4, &reduce));
+  TF_RETURN_IF_ERROR(context->WithRank(context->input(3), 4, &expand));
   context->set_output(0, context->input(1));
   context->set_output(1, reduce);
   context->set_output(2, context->Vector(context->Dim(reduce, 3)));

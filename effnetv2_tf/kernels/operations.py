@@ -24,6 +24,9 @@ _ACTIVATIONS = {None: "", "silu": "_silu", "swish": "_silu"}
 def load() -> Any:
     """The operations of the library, among them those for inference.
 
+    Those for inference keep a kernel as their products take it: kernels are constants, or variables
+    that are assigned to, and no arrays that change where they lie.
+
     Raises:
       UsageError: if there is no library, or it is to be left alone.
     """

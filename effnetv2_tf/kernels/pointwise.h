@@ -243,17 +243,14 @@ struct Sizes {
   Sizes(const Tensor& x, const Tensor& kernel)
       : inputs(kernel.dim_size(2)),
         outputs(kernel.dim_size(3)),
-        rows(inputs ? x.NumElements() / inputs : 0) {}
+        rows(RowsOf(x)) {}
 
   static absl::Status Check(const Tensor& x, const Tensor& kernel) {
     if (kernel.dims() != 4 || kernel.dim_size(0) != 1 || kernel.dim_size(1) != 1) {
       return tensorflow::errors::InvalidArgument(
           "expected a kernel of 1x1, received a tensor shaped ", kernel.shape().DebugString());
     }
-    return CheckLast(x, kernel.dim_size(2));
-  }
-
-  static absl::Status CheckLast(const Tensor& x, int64_t channels) {
+    const int64_t channels = kernel.dim_size(2);
     if (x.dims() > 0 && x.dim_size(x.dims() - 1) == channels) return absl::OkStatus();
     return tensorflow::errors::InvalidArgument("expected ", channels,
                                                " channels, received a tensor shaped ",
@@ -264,7 +261,21 @@ struct Sizes {
     return ThreadsFor(products * rows * inputs * outputs / 64, context);
   }
 
+  // The shape of images with as many channels as the kernel gives.
+  TensorShape Result(const Tensor& x) const {
+    TensorShape shape = x.shape();
+    shape.set_dim(shape.dims() - 1, outputs);
+    return shape;
+  }
+
   const int64_t inputs, outputs, rows;
+
+ private:
+  static int64_t RowsOf(const Tensor& x) {
+    int64_t rows = 1;
+    for (int axis = 0; axis + 1 < x.dims(); ++axis) rows *= x.dim_size(axis);
+    return rows;
+  }
 };
 
 class PointwiseConv : public OpKernel {
@@ -275,10 +286,8 @@ class PointwiseConv : public OpKernel {
     const Tensor &x = context->input(0), &kernel = context->input(1);
     OP_REQUIRES_OK(context, Sizes::Check(x, kernel));
     const Sizes sizes(x, kernel);
-    TensorShape shape = x.shape();
-    shape.set_dim(shape.dims() - 1, sizes.outputs);
     Tensor* y = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
+    OP_REQUIRES_OK(context, context->allocate_output(0, sizes.Result(x), &y));
     if (y->NumElements() == 0) return;
     const int64_t workers = sizes.Workers(1, context);
     const Panels panels(sizes.outputs);
@@ -299,12 +308,13 @@ class PointwiseConvGrad : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor &dy = context->input(0), &x = context->input(1), &kernel = context->input(2);
     OP_REQUIRES_OK(context, Sizes::Check(x, kernel));
-    OP_REQUIRES_OK(context, Sizes::CheckLast(dy, kernel.dim_size(3)));
     const Sizes sizes(x, kernel);
+    OP_REQUIRES_OK(context, CheckShape(dy, sizes.Result(x)));
     Tensor *dx = nullptr, *dkernel = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, kernel.shape(), &dkernel));
-    if (sizes.rows == 0) {
+    if (x.NumElements() == 0 || dy.NumElements() == 0) {
+      std::fill_n(Values(dx), dx->NumElements(), 0.0f);
       std::fill_n(Values(dkernel), dkernel->NumElements(), 0.0f);
       return;
     }

@@ -20,6 +20,7 @@ class RmsProp : public OpKernel {
 
   // Inputs: `count_` variables, their mean squares, their momenta, their gradients, the rate.
   void Compute(OpKernelContext* context) override {
+    OP_REQUIRES_OK(context, CheckShape(context->input(4 * count_), {}));
     const float rate = context->input(4 * count_).scalar<float>()();
     LockedVariables variables;
     OP_REQUIRES_OK(context, variables.Lock(context, 0, 3 * count_));

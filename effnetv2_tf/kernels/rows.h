@@ -35,6 +35,20 @@ inline absl::Status Allocate(OpKernelContext* context, int64_t size, Tensor* to)
   return context->allocate_temp(tensorflow::DT_FLOAT, TensorShape({size}), to);
 }
 
+inline absl::Status CheckRank(const Tensor& tensor, int rank) {
+  if (tensor.dims() == rank) return absl::OkStatus();
+  return tensorflow::errors::InvalidArgument("expected a tensor of rank ", rank,
+                                             ", received one shaped ",
+                                             tensor.shape().DebugString());
+}
+
+inline absl::Status CheckShape(const Tensor& tensor, const TensorShape& expected) {
+  if (tensor.shape() == expected) return absl::OkStatus();
+  return tensorflow::errors::InvalidArgument("expected a tensor shaped ", expected.DebugString(),
+                                             ", received one shaped ",
+                                             tensor.shape().DebugString());
+}
+
 inline absl::Status CheckChannels(const Tensor& image, int64_t channels) {
   if (image.dims() == 4 && image.dim_size(3) == channels) return absl::OkStatus();
   return tensorflow::errors::InvalidArgument("expected images of ", channels,

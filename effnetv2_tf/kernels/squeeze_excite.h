@@ -42,6 +42,15 @@ inline void ComputeGates(const float* means, int64_t channels, int64_t squeezed,
   for (int64_t c = 0; c < channels; ++c) gates[c] = Sigmoid(gates[c]);
 }
 
+// Of images and both kernels, of which those for squeezing say how many channels are left.
+inline absl::Status CheckKernels(const Tensor& x, const Tensor& reduce, const Tensor& expand) {
+  TF_RETURN_IF_ERROR(CheckRank(x, 4));
+  TF_RETURN_IF_ERROR(CheckRank(reduce, 4));
+  const int64_t channels = x.dim_size(3), squeezed = reduce.dim_size(3);
+  TF_RETURN_IF_ERROR(CheckShape(reduce, {1, 1, channels, squeezed}));
+  return CheckShape(expand, {1, 1, squeezed, channels});
+}
+
 // The sizes of a call, and the threads for it.
 struct Excitation {
   Excitation(OpKernelContext* context, const Tensor& x, int64_t squeezed)
@@ -88,9 +97,12 @@ class SqueezeExcite : public OpKernel {
   using OpKernel::OpKernel;
 
   void Compute(OpKernelContext* context) override {
-    const Tensor& x = context->input(0);
+    const Tensor &x = context->input(0), &reduce = context->input(1);
     OP_REQUIRES_OK(context, CheckChannels(x, context->input(4).NumElements()));
-    const Excitation sizes(context, x, context->input(2).NumElements());
+    OP_REQUIRES_OK(context, CheckKernels(x, reduce, context->input(3)));
+    const Excitation sizes(context, x, reduce.dim_size(3));
+    OP_REQUIRES_OK(context, CheckShape(context->input(2), {sizes.squeezed}));
+    OP_REQUIRES_OK(context, CheckShape(context->input(4), {sizes.channels}));
     Tensor *y, *second;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
     const TensorShape kept_shape({sizes.images, sizes.kept()});
@@ -134,7 +146,10 @@ class SqueezeExciteGrad : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor &dy = context->input(0), &x = context->input(1), &reduce = context->input(2);
     const Tensor &expand = context->input(3), &second = context->input(4);
-    const Excitation sizes(context, x, reduce.NumElements() / std::max<int64_t>(x.dim_size(3), 1));
+    OP_REQUIRES_OK(context, CheckKernels(x, reduce, expand));
+    const Excitation sizes(context, x, reduce.dim_size(3));
+    OP_REQUIRES_OK(context, CheckShape(dy, x.shape()));
+    OP_REQUIRES_OK(context, CheckShape(second, {sizes.images, sizes.kept()}));
     Tensor *dx, *d_reduce, *d_reduce_bias, *d_expand, *d_expand_bias;
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, reduce.shape(), &d_reduce));

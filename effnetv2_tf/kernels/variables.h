@@ -29,6 +29,9 @@ class LockedVariables {
     // By address, as TensorFlow's operations, so that no two wait for each other.
     std::sort(wanted.begin(), wanted.end(),
               [](auto* a, auto* b) { return a->mu() < b->mu(); });
+    if (std::adjacent_find(wanted.begin(), wanted.end()) != wanted.end()) {
+      return tensorflow::errors::InvalidArgument("expected different variables");
+    }
     for (tensorflow::Var* variable : wanted) {
       variable->mu()->lock();
       in_order_.push_back(variable);

@@ -27,7 +27,7 @@ def inference_of(model: keras.Model) -> Infer:
         return lambda pixels: model(pixels, training=False)
     if operations.in_use():
         graph = with_compiled_operations(graph)
-    infer = graph.function(tf.float32)
+    infer = graph.function(tf.float32).get_concrete_function()
     return lambda pixels: infer(tf.cast(pixels, tf.float32))[graph.output_name]
 
 

@@ -7,6 +7,7 @@ Files are decoded, cropped and resized by the code of the evaluation
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -112,15 +113,16 @@ class Predictor:
     def _predict(
         self, files: Iterator[Path], top: int, batch_size: int
     ) -> Iterator[Prediction | Unreadable]:
-        while batch := list(islice(files, batch_size)):
-            read = [self.read(file) for file in batch]
-            pixels = [image for image in read if not isinstance(image, Unreadable)]
-            scores = iter(self.probabilities(np.stack(pixels)) if pixels else ())
-            for file, image in zip(batch, read, strict=True):
-                if isinstance(image, Unreadable):
-                    yield image
-                else:
-                    yield Prediction(file, self._likeliest(next(scores), top))
+        with ThreadPoolExecutor() as pool:
+            while batch := list(islice(files, batch_size)):
+                read = list(pool.map(self.read, batch))
+                pixels = [image for image in read if not isinstance(image, Unreadable)]
+                scores = iter(self.probabilities(np.stack(pixels)) if pixels else ())
+                for file, image in zip(batch, read, strict=True):
+                    if isinstance(image, Unreadable):
+                        yield image
+                    else:
+                        yield Prediction(file, self._likeliest(next(scores), top))
 
     def read(self, file: Path) -> np.ndarray | Unreadable:
         """A file as the network sees it, uint8 (size, size, channels), or why it cannot be."""

@@ -146,6 +146,35 @@ def test_what_does_not_fit():
         convolve(x=images, kernel=tf.zeros([3, 3, 3, 4]), stride=3)
 
 
+@pytest.mark.parametrize(("stride", "side"), [(1, 4), (2, 8)])
+def test_a_gradient_that_does_not_fit(stride, side):
+    library = operations.load()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"shaped \[1,(8,8|4,4),4\], received"):
+        library.effnetv2_conv3x3_grad(
+            dy=tf.zeros([1, side, side, 4]),
+            x=tf.zeros([1, 8, 8, 3]),
+            kernel=tf.zeros([3, 3, 3, 4]),
+            stride=stride,
+        )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_more_threads_than_tiles(assert_near, images_of, stride):
+    """Thousands of filters of one tile: sums of threads that have none are not added."""
+    library = operations.load()
+    x, kernel = images_of((1, 4, 4, 8)), images_of((3, 3, 8, 8192))
+    with tf.GradientTape() as tape:
+        tape.watch([x := tf.constant(x), kernel := tf.constant(kernel)])
+        y = tf.nn.conv2d(x, kernel, stride, "SAME")
+    dy = images_of(y.shape, seed=1)
+    expected = tape.gradient(y, [x, kernel], dy)
+    for _ in range(3):
+        used = [tf.fill([2 * 36 * 8 * 8192], np.nan) for _ in range(3)]
+        del used  # whose memory the operation takes over
+        found = library.effnetv2_conv3x3_grad(dy=dy, x=x, kernel=kernel, stride=stride)
+        assert_near(NAMES[1:], map(np.array, found), map(np.array, expected), 1e-5)
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_blocks_train_with_it(assert_block_trains_with_it, recompute, stride):
