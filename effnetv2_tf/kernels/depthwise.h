@@ -301,10 +301,7 @@ class DepthwiseConvGrad : public Operation {
   void Compute(OpKernelContext* context) override {
     const Tensor &dy = context->input(0), &x = context->input(1), &kernel = context->input(2);
     With(context, x, kernel, [&](const auto& batch) {
-      OP_REQUIRES(context, dy.shape() == batch.result_shape(),
-                  tensorflow::errors::InvalidArgument(
-                      "expected a gradient shaped ", batch.result_shape().DebugString(),
-                      ", received ", dy.shape().DebugString()));
+      OP_REQUIRES_OK(context, CheckShape(dy, batch.result_shape()));
       Tensor *dx = nullptr, *dkernel = nullptr;
       OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
       OP_REQUIRES_OK(context, context->allocate_output(1, kernel.shape(), &dkernel));
