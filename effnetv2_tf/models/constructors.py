@@ -28,6 +28,9 @@ All of them take:
     weights of PyTorch's networks.
   include_preprocessing: whether the model normalises pixels in [0, 255] itself.
   name: of the model.
+  input_tensor: symbolic images that the network starts from, e.g. `keras.Input(...)` or the
+    output of layers called on it, which the model then holds too; `input_shape` is theirs. None
+    for an input of its own.
 
 Other widths, depths or stages: `build_network(dataclasses.replace(spec, ...))`. Group
 convolutions in other networks: `build_network(scaling.with_group_size(spec))`.
@@ -45,6 +48,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from effnetv2_tf.models.inputs import network_within
 from effnetv2_tf.models.network import build_network
 from effnetv2_tf.models.specs import NetworkSpec, Normalization, Padding
 
@@ -76,6 +80,7 @@ def construct(
     padding: Padding | None = None,
     normalization: Normalization | None = None,
     proxy_normalization: bool | None = None,
+    input_tensor: Any = None,
     **arguments: Any,
 ) -> keras.Model:
     """Builds a row of the families' tables and loads `weights`; arguments as above.
@@ -93,13 +98,17 @@ def construct(
         "proxy_normalization": proxy_normalization,
     }
     spec = replace(spec, **{k: v for k, v in replacements.items() if v is not None})
-    model = build_network(spec, **arguments)
-    load_and_warn(model, weights, spec)
+    model = build_network(spec, input_tensor=input_tensor, **arguments)
+    load_and_warn(model, weights, spec, input_tensor=input_tensor)
     return model
 
 
 def load_and_warn(
-    model: keras.Model, weights: str | Path | None, spec: NetworkSpec | None = None
+    model: keras.Model,
+    weights: str | Path | None,
+    spec: NetworkSpec | None = None,
+    *,
+    input_tensor: Any = None,
 ) -> None:
     """Loads a constructor's `weights`; warns of what that set or what must be known to use it."""
     if weights is None:
@@ -107,6 +116,6 @@ def load_and_warn(
     # The weights room knows the models; they know it only here, when it is asked for.
     from effnetv2_tf.weights import load_weights
 
-    report = load_weights(model, weights, spec=spec)
+    report = load_weights(network_within(model, input_tensor), weights, spec=spec)
     for note in report.notes if report else ():
         warnings.warn(note, UserWarning, stacklevel=4)  # where the constructor was called

@@ -37,6 +37,7 @@ def EfficientNetB0G16(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b0-g16",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """G16-EfficientNet-B0: 5.9M parameters, 224 px.
 
@@ -66,6 +67,7 @@ def EfficientNetB0G16(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -88,6 +90,7 @@ def EfficientNetB1G16(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b1-g16",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """G16-EfficientNet-B1: 8.4M parameters, 240 px.
 
@@ -117,6 +120,7 @@ def EfficientNetB1G16(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -139,6 +143,7 @@ def EfficientNetB2G16(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b2-g16",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """G16-EfficientNet-B2: 9.5M parameters, 260 px.
 
@@ -168,6 +173,7 @@ def EfficientNetB2G16(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -190,6 +196,7 @@ def EfficientNetB3G16(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b3-g16",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """G16-EfficientNet-B3: 12.6M parameters, 300 px.
 
@@ -219,6 +226,7 @@ def EfficientNetB3G16(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -241,6 +249,7 @@ def EfficientNetB4G16(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b4-g16",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """G16-EfficientNet-B4: 19.4M parameters, 380 px.
 
@@ -270,6 +279,7 @@ def EfficientNetB4G16(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -292,6 +302,7 @@ def EfficientNetB5G16(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b5-g16",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """G16-EfficientNet-B5: 28.8M parameters, 456 px.
 
@@ -321,4 +332,5 @@ def EfficientNetB5G16(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )

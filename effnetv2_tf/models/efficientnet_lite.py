@@ -33,6 +33,7 @@ def EfficientNetLite0(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-lite0",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-Lite0: 4.7M parameters, 224 px.
 
@@ -60,6 +61,7 @@ def EfficientNetLite0(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -80,6 +82,7 @@ def EfficientNetLite1(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-lite1",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-Lite1: 5.5M parameters, 240 px.
 
@@ -107,6 +110,7 @@ def EfficientNetLite1(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -127,6 +131,7 @@ def EfficientNetLite2(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-lite2",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-Lite2: 6.2M parameters, 260 px.
 
@@ -154,6 +159,7 @@ def EfficientNetLite2(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -174,6 +180,7 @@ def EfficientNetLite3(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-lite3",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-Lite3: 8.3M parameters, 280 px.
 
@@ -201,6 +208,7 @@ def EfficientNetLite3(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -221,6 +229,7 @@ def EfficientNetLite4(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-lite4",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-Lite4: 13.1M parameters, 300 px.
 
@@ -248,4 +257,5 @@ def EfficientNetLite4(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )

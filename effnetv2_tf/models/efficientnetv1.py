@@ -33,6 +33,7 @@ def EfficientNetB0(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b0",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B0: 5.3M parameters, 224 px.
 
@@ -60,6 +61,7 @@ def EfficientNetB0(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -80,6 +82,7 @@ def EfficientNetB1(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b1",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B1: 7.9M parameters, 240 px.
 
@@ -107,6 +110,7 @@ def EfficientNetB1(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -127,6 +131,7 @@ def EfficientNetB2(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b2",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B2: 9.2M parameters, 260 px.
 
@@ -154,6 +159,7 @@ def EfficientNetB2(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -174,6 +180,7 @@ def EfficientNetB3(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b3",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B3: 12.3M parameters, 300 px.
 
@@ -201,6 +208,7 @@ def EfficientNetB3(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -221,6 +229,7 @@ def EfficientNetB4(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b4",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B4: 19.5M parameters, 380 px.
 
@@ -248,6 +257,7 @@ def EfficientNetB4(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -268,6 +278,7 @@ def EfficientNetB5(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b5",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B5: 30.6M parameters, 456 px.
 
@@ -295,6 +306,7 @@ def EfficientNetB5(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -315,6 +327,7 @@ def EfficientNetB6(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b6",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B6: 43.3M parameters, 528 px.
 
@@ -342,6 +355,7 @@ def EfficientNetB6(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -362,6 +376,7 @@ def EfficientNetB7(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b7",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B7: 66.7M parameters, 600 px.
 
@@ -389,6 +404,7 @@ def EfficientNetB7(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -409,6 +425,7 @@ def EfficientNetB8(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-b8",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-B8: 87.8M parameters, 672 px.
 
@@ -436,6 +453,7 @@ def EfficientNetB8(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -456,6 +474,7 @@ def EfficientNetL2(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnet-l2",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNet-L2: 481M parameters, 800 px.
 
@@ -483,4 +502,5 @@ def EfficientNetL2(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )

@@ -33,6 +33,7 @@ def EfficientNetV2B0(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnetv2-b0",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNetV2-B0: 7.2M parameters, trained at up to 192 px, evaluated at 224 px.
 
@@ -60,6 +61,7 @@ def EfficientNetV2B0(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -80,6 +82,7 @@ def EfficientNetV2B1(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnetv2-b1",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNetV2-B1: 8.2M parameters, trained at up to 192 px, evaluated at 240 px.
 
@@ -107,6 +110,7 @@ def EfficientNetV2B1(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -127,6 +131,7 @@ def EfficientNetV2B2(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnetv2-b2",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNetV2-B2: 10.2M parameters, trained at up to 208 px, evaluated at 260 px.
 
@@ -154,6 +159,7 @@ def EfficientNetV2B2(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -174,6 +180,7 @@ def EfficientNetV2B3(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnetv2-b3",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNetV2-B3: 14.5M parameters, trained at up to 240 px, evaluated at 300 px.
 
@@ -201,6 +208,7 @@ def EfficientNetV2B3(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -221,6 +229,7 @@ def EfficientNetV2S(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnetv2-s",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNetV2-S: 21.6M parameters, trained at up to 300 px, evaluated at 384 px.
 
@@ -248,6 +257,7 @@ def EfficientNetV2S(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -268,6 +278,7 @@ def EfficientNetV2M(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnetv2-m",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNetV2-M: 54.4M parameters, trained at up to 384 px, evaluated at 480 px.
 
@@ -295,6 +306,7 @@ def EfficientNetV2M(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -315,6 +327,7 @@ def EfficientNetV2L(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnetv2-l",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNetV2-L: 119.0M parameters, trained at up to 384 px, evaluated at 480 px.
 
@@ -342,6 +355,7 @@ def EfficientNetV2L(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -362,6 +376,7 @@ def EfficientNetV2XL(
     padding: Padding | None = None,
     include_preprocessing: bool = True,
     name: str = "efficientnetv2-xl",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """EfficientNetV2-XL: 208.9M parameters, trained at up to 384 px, evaluated at 512 px.
 
@@ -389,4 +404,5 @@ def EfficientNetV2XL(
         padding=padding,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )

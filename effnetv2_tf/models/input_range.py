@@ -122,7 +122,8 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         warnings.warn(_WARNING.format(problem=problem, remedy=remedy), UserWarning, stacklevel=3)
 
     def _expects_pixels(self) -> bool:
-        return any(isinstance(layer, InputNormalization) for layer in self.layers)
+        # What layers before it take, which a constructor's `input_tensor` brings, is not known.
+        return any(isinstance(layer, InputNormalization) for layer in self.layers[1:2])
 
     def watch_first_batch(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """The same dataset, whose first batch passes through `check_input_range`."""

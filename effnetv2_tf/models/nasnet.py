@@ -12,6 +12,7 @@ import keras
 from effnetv2_tf.models.constructors import load_and_warn
 from effnetv2_tf.models.genotypes import Cell
 from effnetv2_tf.models.input_range import EfficientNet
+from effnetv2_tf.models.inputs import images_for, model_between
 from effnetv2_tf.models.layers import (
     BatchNorm,
     Dropout,
@@ -41,6 +42,7 @@ def build_nasnet(
     include_preprocessing: bool = True,
     synchronized_batch_norm: bool = False,
     name: str | None = None,
+    input_tensor: Any = None,
 ) -> keras.Model:
     """Builds a network of NASNet's cells with freshly initialised weights.
 
@@ -59,15 +61,14 @@ def build_nasnet(
     Raises:
       ValueError: for an argument that cannot be, naming it.
     """
-    shape = check_arguments(include_top, classes, input_shape, pooling)
+    shape = check_arguments(include_top, classes, input_shape, pooling, input_tensor)
     if spec.auxiliary_head and not include_top:
         raise ValueError(
             "`include_top` must be True for a spec with `auxiliary_head`, which is a "
             "classifier. Received: include_top=False. Pass "
             "dataclasses.replace(spec, auxiliary_head=False)."
         )
-    inputs = keras.Input(shape=shape, name="image")
-    x = inputs
+    x = images = images_for(shape, input_tensor)
     if include_preprocessing:
         preprocessing = spec.preprocessing.for_channels(shape[-1])
         x = InputNormalization(preprocessing.mean, preprocessing.std, name="normalization")(x)
@@ -90,7 +91,7 @@ def build_nasnet(
             auxiliary = cells.current
     x = keras.layers.Activation("relu", name="relu")(cells.current)  # (b, h / 32, w / 32, last)
     if not include_top:
-        return EfficientNet(inputs, _pooled(x, pooling), name=name or spec.name)
+        return model_between(images, _pooled(x, pooling), name or spec.name)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)  # (b, last)
     x = Dropout(spec.dropout_rate if dropout_rate is None else dropout_rate, name="dropout")(x)
     top = (classes, classifier_activation, classifier_initializer)
@@ -98,7 +99,7 @@ def build_nasnet(
     if auxiliary is not None:
         features = _auxiliary_features(spec, synchronized_batch_norm, auxiliary)
         outputs = [outputs, _classifier("auxiliary_classifier", *top)(features)]
-    return EfficientNet(inputs, outputs, name=name or spec.name)
+    return model_between(images, outputs, name or spec.name)
 
 
 def without_auxiliary_head(model: keras.Model) -> keras.Model:
@@ -213,6 +214,7 @@ def _construct(
     *,
     batch_norm_momentum: float | None,
     batch_norm_epsilon: float | None,
+    input_tensor: Any,
     **arguments: Any,
 ) -> keras.Model:
     replacements: dict[str, Any] = {
@@ -220,8 +222,8 @@ def _construct(
         "batch_norm_epsilon": batch_norm_epsilon,
     }
     spec = replace(spec, **{k: v for k, v in replacements.items() if v is not None})
-    model = build_nasnet(spec, **arguments)
-    load_and_warn(model, weights)
+    model = build_nasnet(spec, input_tensor=input_tensor, **arguments)
+    load_and_warn(model, weights, input_tensor=input_tensor)
     return model
 
 
@@ -239,6 +241,7 @@ def NASNetMobile(
     batch_norm_epsilon: float | None = None,
     include_preprocessing: bool = True,
     name: str = "nasnet-mobile",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """NASNet-A (4 @ 1056): 5.3M parameters, 224 px.
 
@@ -265,6 +268,7 @@ def NASNetMobile(
         batch_norm_epsilon=batch_norm_epsilon,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )
 
 
@@ -282,6 +286,7 @@ def NASNetLarge(
     batch_norm_epsilon: float | None = None,
     include_preprocessing: bool = True,
     name: str = "nasnet-large",
+    input_tensor: Any = None,
 ) -> keras.Model:
     """NASNet-A (6 @ 4032): 88.9M parameters, 331 px.
 
@@ -308,4 +313,5 @@ def NASNetLarge(
         batch_norm_epsilon=batch_norm_epsilon,
         include_preprocessing=include_preprocessing,
         name=name,
+        input_tensor=input_tensor,
     )

@@ -10,7 +10,7 @@ import keras
 
 from effnetv2_tf.garbage import collection_paused
 from effnetv2_tf.models import scaling
-from effnetv2_tf.models.input_range import EfficientNet
+from effnetv2_tf.models.inputs import ANY_IN_COLOUR, images_for, model_between, shape_of
 from effnetv2_tf.models.layers import (
     Dropout,
     FusedMBConv,
@@ -41,6 +41,7 @@ def build_network(
     include_preprocessing: bool = True,
     synchronized_batch_norm: bool = False,
     name: str | None = None,
+    input_tensor: Any = None,
 ) -> keras.Model:
     """Builds a network with freshly initialised weights.
 
@@ -62,6 +63,8 @@ def build_network(
       synchronized_batch_norm: whether replicas of a distribution strategy share batch
         statistics.
       name: of the model; None for the spec's.
+      input_tensor: symbolic images, of keras.Input or of layers that come before the network;
+        None for an input of its own.
 
     Returns:
       A Keras model from (batch, height, width, channels) to (batch, classes); without the
@@ -71,14 +74,13 @@ def build_network(
     Raises:
       ValueError: for an argument that cannot be, naming it.
     """
-    shape = check_arguments(include_top, classes, input_shape, pooling)
+    shape = check_arguments(include_top, classes, input_shape, pooling, input_tensor)
     dropout_rate = spec.dropout_rate if dropout_rate is None else dropout_rate
     drop_path_rate = spec.drop_path_rate if drop_path_rate is None else drop_path_rate
     check_rates(dropout_rate, drop_path_rate)
     norms = _norms(spec, synchronized_batch_norm)
 
-    inputs = keras.Input(shape=shape, name="image")
-    x = inputs
+    x = images = images_for(shape, input_tensor)
     if include_preprocessing:
         preprocessing = spec.preprocessing.for_channels(shape[-1])
         x = InputNormalization(preprocessing.mean, preprocessing.std, name="normalization")(x)
@@ -99,7 +101,7 @@ def build_network(
         x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(dtype="float32", name="pool")(x)
-    return EfficientNet(inputs, x, name=name or spec.name)
+    return model_between(images, x, name or spec.name)
 
 
 def _stem(spec: NetworkSpec, norms: NormFactory, x: Any) -> Any:
@@ -165,7 +167,11 @@ def _norms(spec: NetworkSpec, synchronized: bool) -> NormFactory:
 
 
 def check_arguments(
-    include_top: bool, classes: int, input_shape: Sequence[int | None] | None, pooling: str | None
+    include_top: bool,
+    classes: int,
+    input_shape: Sequence[int | None] | None,
+    pooling: str | None,
+    input_tensor: Any = None,
 ) -> tuple[int | None, int | None, int]:
     """Raises a ValueError for what cannot be; returns the shape of the images."""
     if keras.backend.image_data_format() != "channels_last":
@@ -179,8 +185,10 @@ def check_arguments(
         raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")
+    if input_tensor is not None:
+        input_shape = shape_of(input_tensor, input_shape)
     if input_shape is None:  # keras.applications' word for images of any size
-        return None, None, 3
+        return ANY_IN_COLOUR
     sides = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
     is_shape = len(sides) == 3 and all(side is None or _is_whole(side) for side in sides)
     if not is_shape or sides[-1] is None or sides[-1] < 1:
