@@ -175,6 +175,14 @@ def tf_variable(variable: Any) -> tf.Variable:
     return variable.value if KERAS_3 and not isinstance(variable, tf.Variable) else variable
 
 
+def is_symbolic(value: Any) -> bool:
+    """Whether a value is a symbolic tensor, of `keras.Input` or a layer called on one."""
+    try:
+        return bool(keras.backend.is_keras_tensor(value))
+    except ValueError:  # Keras 2, of what is no tensor at all
+        return False
+
+
 def variable_path(variable: Any) -> str:
     """The name of a model's variable with the layers it lies in, e.g. `block1a/project/kernel`.
 

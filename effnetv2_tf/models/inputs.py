@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from effnetv2_tf import keras_compat
 from effnetv2_tf.models.input_range import EfficientNet
 
 ANY_IN_COLOUR = (None, None, 3)
@@ -23,7 +24,7 @@ def shape_of(input_tensor: Any, input_shape: Sequence[int | None] | None) -> tup
     Raises:
       ValueError: if it is not symbolic images, or if `input_shape` says otherwise.
     """
-    if not keras.backend.is_keras_tensor(input_tensor):
+    if not keras_compat.is_symbolic(input_tensor):
         raise ValueError(
             "`input_tensor` must be symbolic, from keras.Input or a layer called on it. Received: "
             f"{type(input_tensor).__name__}. Call the model on values."
