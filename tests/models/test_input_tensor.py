@@ -39,7 +39,7 @@ def test_a_plain_input_is_the_models_input():
 
 
 def test_layers_before_the_network_are_part_of_the_model(grey, grey_images):
-    image, pixels = grey
+    _, pixels = grey
     model = EfficientNetV2B0(input_tensor=pixels, classes=4)
     names = [layer.name for layer in model.layers]
     assert names[:4] == ["grey", "colour", "pixels", "normalization"]
