@@ -148,9 +148,13 @@ def test_a_keras_file_brings_its_preprocessing_and_epsilon(
     trained = randomize(build_network(spec, classes=4))
     trained.save(tmp_path / "model.keras")
     model = tiny_network()
+    before = model.predict(images(32), verbose=0)  # traced with the old numbers
     report = load_weights(model, tmp_path / "model.keras")
     assert len(report.notes) == 2
     np.testing.assert_allclose(model(images(32)), trained(images(32)), rtol=1e-5)
+    after = model.predict(images(32), verbose=0)
+    np.testing.assert_allclose(after, trained(images(32)), rtol=1e-5)
+    assert abs(after - before).max() > 1e-3
 
 
 def test_a_keras_file_of_another_padding_is_refused(tiny_spec, tiny_network, tmp_path):

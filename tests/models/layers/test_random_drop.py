@@ -74,6 +74,25 @@ def test_steps_differ_and_seeds_repeat(layer_class):
 
 
 @BOTH
+def test_replicas_draw_numbers_of_their_own(two_cpus, layer_class):
+    two_cpus(
+        f"""
+        from effnetv2_tf.models.layers import {layer_class.__name__}
+        with strategy.scope():
+            layer = {layer_class.__name__}(0.5, seed=3)
+        step = tf.function(lambda: strategy.run(lambda: layer(tf.ones((64, 5)), training=True)))
+        steps = [strategy.experimental_local_results(step()) for _ in range(2)]
+        one, other = (np.array([replicas[i] for replicas in steps]) for i in range(2))
+        assert (one[0] != one[1]).any() and (other[0] != other[1]).any()
+        assert all((a != b).any() for a, b in zip(one, other))
+        # The first replica's are those of a single device.
+        alone = {layer_class.__name__}(0.5, seed=3)
+        np.testing.assert_array_equal(one[0], alone(tf.ones((64, 5)), training=True))
+        """
+    )
+
+
+@BOTH
 def test_layers_without_a_seed_follow_keras_seed_and_differ(layer_class):
     def two_layers():
         keras.utils.set_random_seed(3)
