@@ -19,12 +19,19 @@ Infer = Callable[[np.ndarray], tf.Tensor]
 def inference_of(model: keras.Model) -> Infer:
     """A function from pixels to the outputs of a model, with the weights that it has now.
 
-    A network of this package is folded, as for an export, and computed by the compiled operations
-    where they are in use. Any other model is called as it is.
+    A network of this package is folded, see `folded_inference`. Any other model is called as it is.
+    """
+    return folded_inference(model) or (lambda pixels: model(pixels, training=False))
+
+
+def folded_inference(model: keras.Model) -> Infer | None:
+    """The same of a network of this package alone; None for a model that cannot be folded.
+
+    It is folded as for an export, and computed by the compiled operations where they are in use.
     """
     graph = _folded(model)
     if graph is None:
-        return lambda pixels: model(pixels, training=False)
+        return None
     if operations.in_use():
         graph = with_compiled_operations(graph)
     infer = graph.function(tf.float32).get_concrete_function()

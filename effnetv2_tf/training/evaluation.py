@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -32,13 +33,25 @@ class Evaluation:
     images_per_second: float | None
 
 
-def evaluate(model: keras.Model, dataset: tf.data.Dataset) -> Evaluation:
+Infer = Callable[[tf.Tensor], tf.Tensor]
+
+
+def evaluate(
+    model: keras.Model, dataset: tf.data.Dataset, infer: Infer | None = None
+) -> Evaluation:
     """Runs a network over batches (images, one-hot labels).
+
+    Args:
+      model: the network.
+      dataset: of batches.
+      infer: a faster form of the network, see `prediction.inference`; None for the network.
 
     Raises:
       ValueError: if the data set is empty.
     """
-    predict = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    predict = infer or tf.function(
+        lambda images: model(images, training=False), reduce_retracing=True
+    )
     classes = model.output_shape[-1]
     confusion = np.zeros((classes, classes), np.int64)
     top_1 = top_5 = images = timed = 0

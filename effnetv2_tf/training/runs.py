@@ -16,7 +16,7 @@ from effnetv2_tf.training import build
 from effnetv2_tf.training.checkpoints import Checkpoint, CheckpointFolder, read_checkpoint
 from effnetv2_tf.training.class_names import check_class_names, recorded_class_names
 from effnetv2_tf.training.data_record import refuse_broken_images
-from effnetv2_tf.training.evaluation import Evaluation, evaluate
+from effnetv2_tf.training.evaluation import Evaluation, Infer, evaluate
 from effnetv2_tf.training.recipe import Recipe
 from effnetv2_tf.training.recipe_files import load_recipe
 from effnetv2_tf.training.state import load_for_inference
@@ -95,12 +95,13 @@ def _open_images(
         raise UsageError(f"--images: {error}") from error
 
 
-def evaluate_run(run: OpenedRun, image_size: int) -> Evaluation:
+def evaluate_run(run: OpenedRun, image_size: int, infer: Infer | None = None) -> Evaluation:
     """Evaluates a run on its evaluation split.
 
     Args:
       run: see `open_run`.
       image_size: side in pixels.
+      infer: see `evaluation.evaluate`.
 
     Raises:
       UsageError: if no image can be used.
@@ -109,7 +110,7 @@ def evaluate_run(run: OpenedRun, image_size: int) -> Evaluation:
     dataset = build.build_evaluation_dataset(run.recipe, run.evaluation, image_size)
     try:
         with broken_images_named(run.evaluation):
-            return evaluate(run.model, dataset)
+            return evaluate(run.model, dataset, infer)
     except ValueError as error:
         raise UsageError(f"data: {error}") from error
 

@@ -8,7 +8,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
+
+from effnetv2_tf.prediction.inference import folded_inference
+from effnetv2_tf.training.runs import evaluate_run, open_run
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
@@ -84,3 +88,24 @@ def test_images_of_other_classes_are_refused(tiny_run, tmp_path):
     assert done.returncode == 2
     assert "nothing" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_the_folded_network_sees_what_the_network_sees(tiny_run):
+    opened = open_run(tiny_run)
+    expected = evaluate_run(opened, 16)
+    infer = folded_inference(opened.model)
+    assert infer is not None
+    result = evaluate_run(opened, 16, infer)
+    # Its weights are random: classes are nearly alike, and rounding may decide between two.
+    assert abs(result.confusion - expected.confusion).sum() <= 2
+    assert result.top_5 == pytest.approx(expected.top_5, abs=1.5 / 360)
+
+
+def test_a_run_in_mixed_precision(tiny_run):
+    recipe = tiny_run / "recipe.yaml"
+    text = recipe.read_text().replace("precision: float32", "precision: mixed_bfloat16")
+    assert "precision: mixed_bfloat16" in text
+    recipe.write_text(text, "utf-8")
+    done = run(f"--model_dir={tiny_run}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tiny_run / "evaluation.json").read_text())["sizes"]["16"]["images"] == 360
