@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from effnetv2_tf.models.scaling import with_group_size
     from effnetv2_tf.models.specs import NetworkSpec, Preprocessing, StageSpec
     from effnetv2_tf.models.transfer import freeze, replace_head, unfreeze
+    from effnetv2_tf.prediction.imagenet import decode_predictions
     from effnetv2_tf.training.ema import ExponentialMovingAverage
     from effnetv2_tf.training.learning_rates import WarmUpDecay
     from effnetv2_tf.training.optimizers import SGD, AdamW, RMSProp
@@ -120,6 +121,7 @@ _HOMES = {
     "effnetv2_tf.models.scaling": ("with_group_size",),
     "effnetv2_tf.models.specs": ("NetworkSpec", "Preprocessing", "StageSpec"),
     "effnetv2_tf.models.transfer": ("freeze", "replace_head", "unfreeze"),
+    "effnetv2_tf.prediction.imagenet": ("decode_predictions",),
     "effnetv2_tf.training.ema": ("ExponentialMovingAverage",),
     "effnetv2_tf.training.learning_rates": ("WarmUpDecay",),
     "effnetv2_tf.training.optimizers": ("SGD", "AdamW", "RMSProp"),
@@ -181,6 +183,7 @@ __all__ = [
     "build_network",
     "compound_scale",
     "count_flops",
+    "decode_predictions",
     "freeze",
     "load_model",
     "load_weights",

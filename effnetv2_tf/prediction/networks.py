@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from effnetv2_tf.models.constructors import construct
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import InputNormalization
 from effnetv2_tf.models.names import find_spec
+from effnetv2_tf.prediction.imagenet import imagenet_class_names
 from effnetv2_tf.prediction.predictor import Predictor
 
 IMAGENET = "imagenet"
@@ -114,16 +114,3 @@ def read_labels(name: str | Path) -> tuple[str, ...]:
         return tuple(read_lines(Path(name)))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--labels: cannot read {name}: {error}") from error
-
-
-def imagenet_class_names() -> tuple[str, ...]:
-    """The 1000 classes of ImageNet-1k by index, each name once.
-
-    A class is a synset of WordNet 3.0 (Princeton University), and classes are counted in the
-    order of the synsets' numbers. The name is the synset's first word, or a longer one of its
-    words where that is clearer (`tabby cat` for `tabby`). Where two synsets share their word,
-    parentheses tell them apart (`crane (bird)`, `crane (machine)`).
-    """
-    path = importlib.resources.files("effnetv2_tf") / "weights" / "imagenet_classes.txt"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return tuple(line.partition("\t")[2] for line in lines)

@@ -3,7 +3,12 @@
 import importlib.resources
 import re
 
-from effnetv2_tf.prediction.networks import imagenet_class_names
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from effnetv2_tf import decode_predictions
+from effnetv2_tf.prediction import imagenet_class_names
 
 ANCHORS = {
     0: "tench",
@@ -53,3 +58,27 @@ def test_the_order_is_that_of_the_synsets():
     assert synsets == sorted(set(synsets))
     assert all(re.fullmatch(r"n\d{8}", synset) for synset in synsets)
     assert (synsets[0], synsets[999]) == ("n01440764", "n15075141")
+
+
+def test_predictions_are_decoded_as_keras_applications_does():
+    scores = np.zeros((2, 1000), np.float32)
+    scores[0, [207, 388, 954]] = 0.2, 0.7, 0.1
+    scores[1, 0] = 1.0
+    first, second = decode_predictions(scores, top=3)
+    assert [name for _, name, _ in first] == ["giant panda", "golden retriever", "banana"]
+    assert first[0] == ("n02510455", "giant panda", pytest.approx(0.7))
+    assert isinstance(first[0][2], float)
+    assert second[0][:2] == ("n01440764", "tench")
+    assert [len(image) for image in decode_predictions(tf.constant(scores))] == [5, 5]
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (1000,), (1, 1000, 1)])
+def test_outputs_of_other_classes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"\(batch, 1000\)\. Received: shape \(1"):
+        decode_predictions(np.zeros(shape))
+
+
+@pytest.mark.parametrize("top", [0, 1001])
+def test_as_many_classes_as_there_are(top):
+    with pytest.raises(ValueError, match=rf"`top` must lie in 1 to 1000. Received: top={top}"):
+        decode_predictions(np.zeros((1, 1000)), top=top)
