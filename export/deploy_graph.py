@@ -20,7 +20,7 @@ from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.folding import NotFoldable, convolutions, fold, layers_in_order
 from effnetv2_tf.export.graph_steps import KerasNetwork, Normalization, Step, activate
 from effnetv2_tf.models.layers import InputNormalization
-from effnetv2_tf.models.outputs import output_activation
+from effnetv2_tf.models.outputs import last_step, output_activation
 
 INPUT_NAME = "image"
 PROBABILITIES = "probabilities"
@@ -222,11 +222,15 @@ def float32_copy(model: keras.Model) -> keras.Model:
     Raises:
       UsageError: if a mixed-precision model cannot be rebuilt from its configuration.
     """
-    if all(_compute_dtype(layer) == "float32" for layer in model.layers):
+    layers = keras_compat.flatten_layers(model)  # a loaded model's inner ones keep their precision
+    if all(_compute_dtype(layer) == "float32" for layer in layers):
         return model
     try:
         copy = model.__class__.from_config(_in_float32(model.get_config()))
         copy.set_weights([np.asarray(weight, np.float32) for weight in model.get_weights()])
+        for layer in keras_compat.flatten_layers(copy):
+            if hasattr(layer, "finalize_state"):  # an adapted layer computes with what this derives
+                layer.finalize_state()
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UsageError(
             f"model {model.name!r}: computes in mixed precision and cannot be rebuilt in "
@@ -287,7 +291,7 @@ def _classes_of(model: keras.Model) -> int | None:
 
 
 def _output_name(model: keras.Model, activation: str, folded: bool) -> str:
-    last = model.layers[-1]
+    last = last_step(model)
     is_dense = isinstance(last, keras.layers.Dense)
     if activation in _GIVE_PROBABILITIES:
         return PROBABILITIES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import keras
@@ -57,6 +58,14 @@ _GONE_AT_INFERENCE = (
     keras.layers.RandomZoom,
     keras.layers.SpatialDropout2D,
 )
+# What a subclass may define and still compute the same with the variables that it has.
+_CHANGE_NO_OUTPUT = (
+    "build",
+    "compute_output_shape",
+    "compute_output_spec",
+    "get_config",
+    "from_config",
+)
 _ACTIVATION_LAYERS = (keras.layers.Activation, keras.layers.Softmax)
 
 
@@ -85,6 +94,11 @@ def layers_in_order(model: keras.Model) -> list[Any]:
 def _calls_its_layers(model: keras.Model) -> bool:
     """Whether a model's `call` is Keras's or this package's: any other may do more."""
     definer = next(base for base in type(model).__mro__ if "call" in vars(base))
+    return _is_library(definer)
+
+
+def _is_library(definer: type) -> bool:
+    """Whether a class is Keras's or this package's."""
     return definer.__module__.split(".")[0] in ("keras", "tf_keras", "effnetv2_tf")
 
 
@@ -144,7 +158,18 @@ def fold(layers: Layers) -> tuple[list[Step], str]:
 
 def _is_one_of(layer: Any, classes: Sequence[Any]) -> bool:
     """Whether a layer computes what layers of one of the classes do: a subclass may not."""
-    return any(isinstance(layer, known) and type(layer).call is known.call for known in classes)
+    return any(isinstance(layer, known) and _computes_as(type(layer), known) for known in classes)
+
+
+def _computes_as(layer_class: type, known: Any) -> bool:
+    """Whether a class has the `call` of one that it derives from, and all that this calls."""
+    between = takewhile(lambda base: base is not known, layer_class.__mro__)
+    return layer_class.call is known.call and all(  # type: ignore[attr-defined]
+        name in _CHANGE_NO_OUTPUT or (name.startswith("__") and name != "__call__")
+        for base in between
+        if not _is_library(base)
+        for name in vars(base)
+    )
 
 
 def _changes_nothing(layer: Any) -> bool:
