@@ -6,6 +6,7 @@ It also starts faster in a plain `fit`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -28,6 +29,20 @@ _NO_NUMBERS = (
 _LARGEST_NORMALIZED = 10.0  # that images normalised by any usual statistics come to
 
 
+def images_of(batch: Any, model: keras.Model) -> Any:
+    """What a model takes of a batch as its images, or of a batch's types.
+
+    In a dictionary what is named as the model's input, else the first tensor.
+    """
+    features = batch[0] if isinstance(batch, tuple) and batch else batch
+    if isinstance(features, Mapping):
+        names = (str(x.name).partition(":")[0] for x in getattr(model, "inputs", None) or ())
+        found = next((name for name in names if name in features), None)
+        if found is not None:
+            return features[found]
+    return tf.nest.flatten(batch)[0]
+
+
 @keras_compat.register_serializable("effnetv2_tf")
 class EfficientNet(keras.Model):  # type: ignore[misc]
     """A functional Keras model with two additions.
@@ -41,7 +56,7 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
     """
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        x = self._watched(x)
+        x = self._watched(x, for_training=True)
         if self._is_alone():  # else the strategy places the variables
             with collection_paused():
                 self._build_optimizer()
@@ -79,11 +94,11 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         alone = self.distribute_strategy is tf.distribute.get_strategy()
         return alone and not tf.distribute.has_strategy()
 
-    def _watched(self, x: Any) -> Any:
+    def _watched(self, x: Any, for_training: bool = False) -> Any:
         """The same data, looked at: at once, or a dataset when its first batch is drawn."""
         # A strategy's data may be read where Python's functions are not.
         if isinstance(x, tf.data.Dataset) and self._is_alone():
-            return self.watch_first_batch(x)
+            return self.watch_first_batch(x, for_training)
         self.check_input_range(x)
         return x
 
@@ -95,7 +110,7 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
 
     def check_input_range(self, images: Any) -> None:
         """Warns, once for a model, if `images` do not lie in [0, 255] and the model expects it."""
-        if getattr(self, "_range_checked", False) or not self._expects_pixels():
+        if not self._checks_range():
             return
         if isinstance(images, np.ndarray):
             sample = images[:64]
@@ -125,11 +140,21 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
         # What layers before it take, which a constructor's `input_tensor` brings, is not known.
         return any(isinstance(layer, InputNormalization) for layer in self.layers[1:2])
 
-    def watch_first_batch(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """The same dataset, whose first batch passes through `check_input_range`."""
-        if getattr(self, "_range_checked", False) or not self._expects_pixels():
+    def _checks_range(self) -> bool:
+        """Whether images out of range are still to be warned of."""
+        return not getattr(self, "_range_checked", False) and self._expects_pixels()
+
+    def watch_first_batch(
+        self, dataset: tf.data.Dataset, for_training: bool = False
+    ) -> tf.data.Dataset:
+        """The same dataset, whose first batch passes through `check_input_range`.
+
+        Before a training it is also refused if it is NaN throughout, which would be the weights'
+        end.
+        """
+        if not for_training and not self._checks_range():
             return dataset
-        spec = tf.nest.flatten(dataset.element_spec)[0]
+        spec = images_of(dataset.element_spec, self)
         if not getattr(spec, "dtype", tf.uint8).is_floating:
             return dataset
 
@@ -141,7 +166,7 @@ class EfficientNet(keras.Model):  # type: ignore[misc]
 
         @tf.autograph.experimental.do_not_convert
         def watch(index: tf.Tensor, element: Any) -> Any:
-            images = tf.nest.flatten(element)[0]
+            images = images_of(element, self)
             done = tf.cond(
                 index == 0,
                 lambda: tf.numpy_function(check, [images], tf.bool, stateful=True),

@@ -140,7 +140,7 @@ def build_optimizer(
     except UsageError:
         raise
     except (TypeError, ValueError) as error:
-        raise UsageError(f"optimizer.options: {error}") from error
+        raise UsageError(f"optimizer.options: {error}; received {section.options}") from error
     if section.decays_weights:
         others = [w for w in model.trainable_variables if not coupled_l2.is_decayed(w)]
         if callable(getattr(optimizer, "exclude_from_weight_decay", None)):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
@@ -21,7 +22,7 @@ from effnetv2_tf.training.state import TrainingState
 
 
 class StopOnDivergence(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends a run whose loss is no longer a number, and says where and what may help."""
+    """Ends a run whose loss or weights are no longer numbers, and says where and what may help."""
 
     def __init__(self, progressive: ProgressiveLearning) -> None:
         super().__init__()
@@ -43,6 +44,18 @@ class StopOnDivergence(keras.callbacks.Callback):  # type: ignore[misc]
                 "optimizer.gradient_clip_norm"
             )
         self._last_finite = step
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Looks at the weights, too: one that the images do not reach leaves the loss as it is."""
+        for weight in self.model.weights:
+            values = keras_compat.tf_variable(weight).numpy()
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                raise TrainingFailure(
+                    f"{keras_compat.variable_path(weight)} became NaN or infinite in epoch "
+                    f"{epoch + 1}, though the loss is a number; in bfloat16 TensorFlow gives such "
+                    "gradients of strided convolutions on one pixel: take larger images, or "
+                    "training.precision=float32"
+                )
 
 
 class RunRecords(keras.callbacks.Callback):  # type: ignore[misc]

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from effnetv2_tf import keras_compat
+from effnetv2_tf.models.input_range import images_of
 from effnetv2_tf.training.schedule import Stage, StageSchedule
 
 
@@ -120,7 +121,7 @@ def check_batches(element_spec: Any, stage: Stage, model: keras.Model, shared: b
       model: that takes them.
       shared: whether they are one machine's share.
     """
-    shape = tf.nest.flatten(element_spec)[0].shape
+    shape = images_of(element_spec, model).shape
     taken = getattr(model, "input_shape", None)
     takes_images = isinstance(taken, tuple) and len(taken) == 4
     if takes_images and shape.rank not in (None, 4):

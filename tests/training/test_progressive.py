@@ -1,5 +1,7 @@
 """`ProgressiveLearning` with plain `fit`: what the network sees, step by step."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -411,6 +413,40 @@ def test_without_the_callback_nothing_is_trained_quietly(plain_model, make_sched
     progressive = ProgressiveLearning(make_schedule(), batches)
     log = plain.model.fit(progressive.fit_dataset(), epochs=1, verbose=0).history
     assert np.isnan(log["loss"][0])
+
+
+@pytest.mark.parametrize("normalizes", [True, False])
+def test_going_on_without_the_callback_is_refused_before_it_costs_the_weights(
+    tiny_network, make_schedule, batches, normalizes
+):
+    model = tiny_network(input_shape=(None, None, 1), include_preprocessing=normalizes)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    progressive = ProgressiveLearning(make_schedule(), batches)
+    model.fit(progressive.fit_dataset(), epochs=2, callbacks=[progressive], verbose=0)
+    before = model.get_weights()
+    with pytest.raises(Exception, match=r"give `fit` the callback, too"):
+        model.fit(progressive.fit_dataset(), epochs=4, initial_epoch=2, verbose=0)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_images_are_found_by_the_name_of_the_models_input(tiny_network, make_schedule, batches):
+    """Keras trains on a dictionary that has more than the model takes."""
+
+    def make_dataset(stage):
+        depth = tf.zeros((stage.batch_size, 7, 9, 1))
+        return batches(stage).map(
+            lambda x, y: ({"depth": depth, "id": tf.range(stage.batch_size), "image": x}, y)
+        )
+
+    image = keras.Input((None, None, 1), name="image")
+    model = keras.Model(image, tiny_network(input_shape=(None, None, 1))(image))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    progressive = ProgressiveLearning(make_schedule(), make_dataset)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="ProgressiveLearning")
+        model.fit(progressive.fit_dataset(), epochs=4, callbacks=[progressive], verbose=0)
+    assert progressive.next_step == 12
 
 
 def test_an_empty_stage_is_named(plain_model, make_schedule, batches):

@@ -3,6 +3,7 @@
 import json
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -40,6 +41,25 @@ def test_an_absurd_learning_rate_names_the_steps(recipe_of, tmp_path):
     assert match, str(caught.value)
     first, last = int(match[1]), int(match[2])
     assert first + 1 == last <= STEPS_PER_EPOCH
+    assert not CheckpointFolder(tmp_path / "run" / "checkpoints").by_step()
+
+
+def test_weights_that_are_no_numbers_end_the_run_before_they_are_saved(recipe_of, tmp_path):
+    """TensorFlow's gradients may be NaN where the loss is not: of taps that reach no image."""
+    trainer = Trainer(recipe_of(), tmp_path / "run", verbose=0)
+
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            weight = self.model.get_layer("stem").kernel
+            weight.assign(np.where(np.arange(weight.shape[-1]) == 3, np.nan, weight.numpy()))
+
+        def on_train_batch_begin(self, batch, logs=None):
+            weight = self.model.get_layer("stem").kernel
+            weight.assign(np.nan_to_num(weight.numpy()))
+
+    trainer.callbacks.insert(0, Spoil())
+    with pytest.raises(TrainingFailure, match=r"^stem/kernel became NaN or infinite in epoch 1"):
+        trainer.run()
     assert not CheckpointFolder(tmp_path / "run" / "checkpoints").by_step()
 
 

@@ -142,7 +142,8 @@ def take_subset(listing: Listing, subset: str, validation_share: float, seed: in
     In each class the files are ordered by a hash of (seed, file name relative to the origin) and
     the first `validation_share` of them, rounded, at least one and not all, are for validation. So
     the split does not depend on the machine, on the order of the files, or on where the folder
-    lies. A file that is listed several times is in one part alone.
+    lies. A file that is listed several times is in one part alone, also of two classes: the first
+    of them decides.
 
     Raises:
         DataError: if a class has too few files to be in both parts.
@@ -152,6 +153,7 @@ def take_subset(listing: Listing, subset: str, validation_share: float, seed: in
     for position, (file, label) in enumerate(zip(listing.files, listing.labels, strict=True)):
         by_class.setdefault(label, {}).setdefault(file, []).append(position)
     chosen: list[int] = []
+    validates: dict[Path, bool] = {}
     for label, positions in by_class.items():
         if len(positions) < 2 and label >= 0:
             raise DataError(
@@ -165,7 +167,10 @@ def take_subset(listing: Listing, subset: str, validation_share: float, seed: in
         boundary = 0
         if label >= 0:  # both parts have an image of each class
             boundary = min(max(1, round(validation_share * len(files))), len(files) - 1)
-        part = files[:boundary] if subset == "validation" else files[boundary:]
+        missing = boundary - sum(validates.get(file, False) for file in files)
+        undecided = [file for file in files if file not in validates]
+        validates.update((file, number < missing) for number, file in enumerate(undecided))
+        part = [file for file in files if validates[file] == (subset == "validation")]
         chosen += [position for file in part for position in positions[file]]
     chosen.sort()
     return Listing(

@@ -42,6 +42,11 @@ class SqueezeExcite(keras_compat.Layer):
         self.expand = PointwiseConv2D(filters, activation="sigmoid", name="expand", **common)
 
     def build(self, input_shape: Any) -> None:
+        if len(input_shape) != 4 or input_shape[-1] not in (None, self.filters):
+            raise ValueError(
+                f"SqueezeExcite: expected images (batch, height, width, {self.filters}). Received: "
+                f"shape {tuple(input_shape)}."
+            )
         keras_compat.build_within(self.reduce, (None, self.filters))
         keras_compat.build_within(self.expand, (None, self.squeezed_filters))
         self.built = True

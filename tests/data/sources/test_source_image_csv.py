@@ -77,6 +77,16 @@ def test_a_file_that_is_listed_twice_is_in_one_part(folder, seed):
     assert not set(train) & set(validation)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_file_of_two_classes_is_in_one_part(folder, seed):
+    rows = [f"{i}.png,a\n" for i in range(4)] + ["2.png,b\n", "0.png,b\n"]
+    path = _csv(folder, "".join(rows))
+    splits = ImageFolderSource.splits(csv=path, validation_share=0.5, split_seed=seed)
+    train, validation = (_pairs(splits[name]) for name in ("train", "validation"))
+    assert not {image for image, _ in train} & {image for image, _ in validation}
+    assert len(train) + len(validation) == 6
+
+
 def test_class_names_of_the_training_split(folder):
     source = ImageFolderSource(csv=_csv(folder, "0.png,c\n"), class_names=["a", "b", "c"])
     assert _pairs(source) == [(0, 2)]

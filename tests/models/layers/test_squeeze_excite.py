@@ -1,5 +1,6 @@
 """Squeeze-excite by hand."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -75,3 +76,9 @@ def test_config_round_trip(activation):
     layer = SqueezeExcite(8, 3, activation=activation, name="se")
     again = SqueezeExcite.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 16), (5, 8)])
+def test_other_inputs_are_refused(shape):
+    with pytest.raises(ValueError, match=r"expected images \(batch, height, width, 8\)"):
+        SqueezeExcite(8, 2)(keras.Input(shape))
