@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 import re
 from collections.abc import Iterable
+from typing import Any
 
 # What TensorFlow writes around the message of an operation.
 _NAMES = re.compile(r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*")
@@ -52,3 +54,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """The same behind a semicolon, or an empty string."""
     found = nearest(name, known)
     return f"; {found}" if found else ""
+
+
+def is_whole(number: Any) -> bool:
+    """Whether an argument is an integer, of Python or NumPy, and no bool."""
+    return isinstance(number, numbers.Integral) and not isinstance(number, bool)

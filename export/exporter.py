@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from effnetv2_tf.errors import TrainingFailure, UsageError, suggestion
+from effnetv2_tf.errors import TrainingFailure, UsageError, is_whole, suggestion
 from effnetv2_tf.export import onnx as onnx_files
 from effnetv2_tf.export import savedmodel, web, web_check
 from effnetv2_tf.export import tflite as tflite_files
@@ -87,14 +88,24 @@ class ExportOptions:
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         for name in ("calibration_images", "check_images", "opset"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(f"--{name}: expected a whole number above 0, received {value!r}")
+            _check_whole(name, getattr(self, name))
+        for name in ("version", "batch_size", "image_size"):
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name))
+        if not 0 <= self.int8_threshold <= 1:
+            raise UsageError(
+                f"--int8_threshold: expected a share from 0 to 1, received {self.int8_threshold!r}"
+            )
 
     @property
     def dtype(self) -> tf.DType:
         """`input_dtype` as TensorFlow's type."""
         return tf.dtypes.as_dtype(self.input_dtype)
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if not is_whole(value) or value < 1:
+        raise UsageError(f"--{name}: expected a whole number above 0, received {value!r}")
 
 
 def export(
@@ -217,6 +228,8 @@ def _plan(output_dir: Path, formats: Sequence[str], options: ExportOptions) -> l
                 raise UsageError(f"--{name}: unknown precision {precision!r}{hint}")
             tflite_files.check_calibrated(name, precision, options.preprocessing)
             path = output_dir / name / f"model_{precision}.{suffix}"
+            if path.is_dir():
+                raise UsageError(f"--output_dir: {path} is a folder, expected a file or nothing")
             jobs.append(Artefact(name, precision, path))
     if WEB in formats:
         web.check_target(output_dir / WEB)

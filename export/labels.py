@@ -30,16 +30,26 @@ def checked_labels(labels: Labels | None, graph: DeployGraph) -> tuple[str, ...]
         )
     names = _names_in_order(labels)
     if graph.is_classifier and graph.classes == 1:
-        if len(names) == 1:
-            return (f"not {names[0]}", names[0])
-        if len(names) != 2:
-            raise UsageError(
-                "--labels: expected two names, for no and for yes, of a network with one "
-                f"probability, received {len(names)}"
-            )
-    elif len(names) != graph.classes:
+        return no_and_yes(names)
+    if len(names) != graph.classes:
         raise UsageError(f"--labels: expected {graph.classes} names, received {len(names)}")
     return names
+
+
+def no_and_yes(names: Sequence[str]) -> tuple[str, str]:
+    """The two names of a network with one probability, given both or that for yes alone.
+
+    Raises:
+      UsageError: for another number of names.
+    """
+    if len(names) == 1:
+        return (f"not {names[0]}", names[0])
+    if len(names) != 2:
+        raise UsageError(
+            "--labels: expected two names, for no and for yes, of a network with one "
+            f"probability, received {len(names)}"
+        )
+    return (names[0], names[1])
 
 
 def _numbers(graph: DeployGraph) -> tuple[str, ...]:

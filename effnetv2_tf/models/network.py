@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
+from effnetv2_tf.errors import is_whole
 from effnetv2_tf.garbage import collection_paused
 from effnetv2_tf.models import scaling
 from effnetv2_tf.models.inputs import ANY_IN_COLOUR, images_for, model_between, shape_of
@@ -181,7 +181,7 @@ def check_arguments(
             f"{keras.backend.image_data_format()!r}. Call "
             "keras.backend.set_image_data_format('channels_last')."
         )
-    if include_top and (not _is_whole(classes) or classes < 1):
+    if include_top and (not is_whole(classes) or classes < 1):
         raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}.")
@@ -190,7 +190,7 @@ def check_arguments(
     if input_shape is None:  # keras.applications' word for images of any size
         return ANY_IN_COLOUR
     sides = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
-    is_shape = len(sides) == 3 and all(side is None or _is_whole(side) for side in sides)
+    is_shape = len(sides) == 3 and all(side is None or is_whole(side) for side in sides)
     if not is_shape or sides[-1] is None or sides[-1] < 1:
         raise ValueError(
             "`input_shape` must be (height, width, channels), where height and width may be "
@@ -216,8 +216,3 @@ def check_rates(dropout_rate: float, drop_path_rate: float) -> None:
     for name, rate in {"dropout_rate": dropout_rate, "drop_path_rate": drop_path_rate}.items():
         if not 0 <= rate < 1:
             raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={rate}.")
-
-
-def _is_whole(number: Any) -> bool:
-    """Whether it is an integer of Python or NumPy."""
-    return isinstance(number, numbers.Integral) and not isinstance(number, bool)

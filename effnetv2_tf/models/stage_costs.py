@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from effnetv2_tf.errors import is_whole
 from effnetv2_tf.models import scaling
 from effnetv2_tf.models.specs import NetworkSpec, StageSpec
 
@@ -121,12 +122,12 @@ def image_sides(image_size: ImageSize) -> Sides:
       ValueError: unless all are whole numbers from 1 up.
     """
     pair = tuple(image_size) if isinstance(image_size, Sequence) else (image_size,) * 2
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+    if len(pair) != 2 or not all(is_whole(side) and side > 0 for side in pair):
         raise ValueError(
             "`image_size` must be a positive integer or a pair (height, width) of them. "
             f"Received: image_size={image_size!r}."
         )
-    return pair[0], pair[1]
+    return int(pair[0]), int(pair[1])
 
 
 def _stage(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import keras
 
 from effnetv2_tf import keras_compat
-from effnetv2_tf.errors import suggestion
+from effnetv2_tf.errors import is_whole, suggestion
 from effnetv2_tf.models.input_range import EfficientNet
 from effnetv2_tf.models.layers import BatchNorm, Dropout, NASNetCell
 from effnetv2_tf.models.layers.initializers import dense_initializer
@@ -117,13 +117,13 @@ def replace_head(
     Raises:
       ValueError: for a model that is not of this package, or an impossible class count.
     """
-    if not isinstance(classes, int) or classes < 1:
+    if not is_whole(classes) or classes < 1:
         raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
     body = backbone(model)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(body.outputs[0])  # (b, head)
     x = Dropout(dropout_rate, name="dropout")(x)
     x = keras.layers.Dense(
-        classes,
+        int(classes),
         activation=classifier_activation,
         kernel_initializer=classifier_initializer or dense_initializer(),
         dtype="float32",

@@ -19,8 +19,11 @@ import tensorflow as tf
 from effnetv2_tf.data.sources.validity import find_fault
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.export.images import ImagePreparation
-from effnetv2_tf.models.outputs import output_activation
+from effnetv2_tf.export.labels import no_and_yes
+from effnetv2_tf.models.outputs import last_step, output_activation
 from effnetv2_tf.prediction.inference import inference_of
+
+_ROUNDING = 1e-3  # of probabilities in half precision
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,11 @@ class Predictor:
     Args:
       model: images (batch, size, size, channels) of pixels in [0, 255] to (batch, classes), with
         the weights that it has now: after training it further, make another predictor.
-        If its last layer is a dense one without activation, softmax is applied.
+        If its last layer is a dense one without activation, softmax is applied, or, to a single
+        output, the sigmoid. A single output is the probability of the second of two classes.
       preparation: from a file to such an image.
-      labels: a name for each class; numbers by default.
+      labels: a name for each class; numbers by default. Of a model with a single output those for
+        no and for yes, or for yes alone.
       origin: where the weights come from, for reports.
 
     Raises:
@@ -82,9 +87,11 @@ class Predictor:
         classes = _class_count(model)
         self.model = model
         self.preparation = preparation
-        self.labels = tuple(map(str, range(classes)) if labels is None else labels)
         self.origin = origin
-        if len(self.labels) != classes:
+        if labels is None:
+            labels = tuple(map(str, range(max(classes, 2))))
+        self.labels = no_and_yes(tuple(labels)) if classes == 1 else tuple(labels)
+        if len(self.labels) != max(classes, 2):
             raise UsageError(
                 f"labels: expected {classes} names, one for each class of {origin}, "
                 f"received {len(self.labels)}"
@@ -137,11 +144,19 @@ class Predictor:
             return Unreadable(file, "broken image: it cannot be decoded")
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Probabilities (count, classes) of prepared images (count, size, size, channels)."""
+        """Probabilities (count, classes) of prepared images (count, size, size, channels).
+
+        Raises:
+          UsageError: if the model's outputs are no probabilities.
+        """
         outputs = self._infer(pixels)
-        if output_activation(self.model) == "linear":
-            outputs = tf.nn.softmax(outputs) if len(self.labels) > 1 else tf.sigmoid(outputs)
-        return np.asarray(outputs, np.float32)
+        activation = output_activation(self.model)
+        if activation == "linear":
+            outputs = tf.nn.softmax(outputs) if outputs.shape[-1] > 1 else tf.sigmoid(outputs)
+        scores = np.asarray(outputs, np.float32)
+        if activation not in ("linear", "softmax", "sigmoid"):
+            _check_are_probabilities(scores, self.model)
+        return np.concatenate([1 - scores, scores], axis=1) if scores.shape[1] == 1 else scores
 
     def _likeliest(self, scores: np.ndarray, top: int) -> tuple[ClassScore, ...]:
         ranked = np.argsort(-scores, kind="stable")[:top]  # as in evaluation
@@ -182,6 +197,17 @@ def _class_count(model: keras.Model) -> int:
             f"{shape}; build it with include_top=True"
         )
     return int(shape[-1])
+
+
+def _check_are_probabilities(scores: np.ndarray, model: keras.Model) -> None:
+    """Refuses features, and logits that end in no dense layer: what they are is not known."""
+    least, largest = float(scores.min(initial=0)), float(scores.max(initial=0))
+    if least < -_ROUNDING or largest > 1 + _ROUNDING:
+        raise UsageError(
+            f"model {model.name!r}: expected probabilities, or the logits of a last dense layer, "
+            f"received outputs of a {type(last_step(model)).__name__} from {least:.3g} to "
+            f"{largest:.3g}; let it end with keras.layers.Softmax()"
+        )
 
 
 def _check_image_shape(model: keras.Model, preparation: ImagePreparation) -> None:

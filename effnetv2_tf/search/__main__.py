@@ -17,6 +17,8 @@ from effnetv2_tf.errors import UsageError
 if TYPE_CHECKING:
     from effnetv2_tf.search.config import SearchJob
 
+_NOT_IN_ADDRESSES = "?%{}"  # they mean something in an SQLAlchemy URL, or to Optuna
+
 
 def _define_flags() -> dict[str, Any]:
     return {
@@ -102,7 +104,14 @@ def _job(given: dict[str, Any]) -> SearchJob:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--output: cannot write to {output}: {error}") from error
-        storage = f"sqlite:///{(output / 'study.db').resolve()}"
+        database = str((output / "study.db").resolve())
+        if any(character in database for character in _NOT_IN_ADDRESSES):
+            raise UsageError(
+                f"--output: expected a folder without {' '.join(_NOT_IN_ADDRESSES)} in its path, "
+                f"which the study's database is addressed by, received {str(output)!r}; or give "
+                "--storage"
+            )
+        storage = f"sqlite:///{database}"
     return SearchJob(config, given["study"], storage, output, budget)
 
 

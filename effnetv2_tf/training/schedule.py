@@ -11,7 +11,9 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
+
+from effnetv2_tf.errors import is_whole
 
 Interpolation = Literal["paper", "reference"]
 MIN_IMAGE_SIZE = 8
@@ -45,8 +47,14 @@ class Regularization:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
+            if value is None:
+                continue
+            if not isinstance(value, numbers.Real):
+                raise ValueError(
+                    f"Regularization: `{f.name}` must be a number. Received: {value!r}."
+                )
             below = _BELOW.get(f.name, math.inf)
-            if value is not None and not 0 <= value < below:
+            if not 0 <= float(value) < below:
                 limit = "" if below == math.inf else f" and below {below:g}"
                 raise ValueError(
                     f"Regularization: `{f.name}` must be at least 0{limit}. Received: {value}."
@@ -175,7 +183,17 @@ class StageSchedule:
         Args:
           image_size: side in pixels.
           epochs: of the new stage.
+
+        Raises:
+          ValueError: naming the argument that cannot be.
         """
+        if not is_whole(epochs) or epochs < 1:
+            raise ValueError(f"`epochs` must be a whole number from 1 up. Received: {epochs!r}.")
+        if not is_whole(image_size) or image_size < MIN_IMAGE_SIZE:
+            raise ValueError(
+                f"`image_size` must be a whole number of pixels, at least {MIN_IMAGE_SIZE}. "
+                f"Received: {image_size!r}."
+            )
         last = self.stages[-1]
         mixing = ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha")
         off = {name: 0.0 for name in mixing if getattr(last.regularization, name) is not None}
@@ -229,7 +247,7 @@ class StageSchedule:
           ValueError: naming the argument that cannot be.
         """
         for name, value in (("epochs", epochs), ("num_examples", num_examples)):
-            if not isinstance(value, numbers.Integral):
+            if not is_whole(value):
                 raise ValueError(f"`{name}` must be a whole number. Received: {value!r}.")
         for name, given in (("start", start), ("end", end)):
             if not isinstance(given, Regularization):
@@ -270,15 +288,16 @@ def stage_share(index: int, num_stages: int, interpolation: Interpolation = "pap
 
 
 def _epochs_per_stage(epochs: int, num_stages: int, given: Sequence[int] | None) -> list[int]:
-    if not isinstance(num_stages, numbers.Integral) or num_stages < 1:
+    if not is_whole(num_stages) or num_stages < 1:
         raise ValueError(
             f"`num_stages` must be a whole number from 1 up. Received: num_stages={num_stages!r}."
         )
     if given is not None:
-        if len(given) != num_stages or sum(given) != epochs or min(given) < 1:
+        whole = _is_list(given) and all(map(is_whole, given))
+        if not whole or len(given) != num_stages or sum(given) != epochs or min(given) < 1:
             raise ValueError(
-                f"`epochs_per_stage` must hold {num_stages} positive numbers (`num_stages`) "
-                f"that add up to {epochs} (`epochs`). Received: {list(given)}."
+                f"`epochs_per_stage` must hold {num_stages} positive whole numbers (`num_stages`) "
+                f"that add up to {epochs} (`epochs`). Received: {given}."
             )
         return list(given)
     if num_stages > epochs:
@@ -297,18 +316,20 @@ def _image_sizes(
     size_multiple: int,
     given: Sequence[int] | None,
 ) -> list[int]:
-    if size_multiple < 1:
-        raise ValueError(f"`size_multiple` must be at least 1. Received: {size_multiple}.")
+    if not is_whole(size_multiple) or size_multiple < 1:
+        raise ValueError(
+            f"`size_multiple` must be a whole number from 1 up. Received: {size_multiple!r}."
+        )
+    stage_share(0, num_stages, interpolation)  # refuses another, also where it is not used
     if given is not None:
-        if len(given) != num_stages:
+        if not _is_list(given) or len(given) != num_stages:
             raise ValueError(
-                f"`image_sizes` must hold {num_stages} numbers (`num_stages`). "
-                f"Received: {list(given)}."
+                f"`image_sizes` must hold {num_stages} numbers (`num_stages`). Received: {given}."
             )
         _check_are_sides("image_sizes", given)
         sizes = [round_size(size, size_multiple) for size in given]
     else:
-        if isinstance(image_size, int) or len(image_size) != 2:
+        if not _is_list(image_size) or len(image_size) != 2:
             raise ValueError(
                 "`image_size` must be the sides at the first and the last stage, e.g. (128, 300). "
                 f"Received: {image_size}."
@@ -327,8 +348,13 @@ def _image_sizes(
     return sizes
 
 
+def _is_list(values: Any) -> bool:
+    """Whether an argument holds several values, in a list, a tuple or an array."""
+    return hasattr(values, "__len__") and not isinstance(values, str)
+
+
 def _check_are_sides(name: str, sizes: Sequence[int]) -> None:
-    if not all(isinstance(size, numbers.Integral) for size in sizes):
+    if not all(map(is_whole, sizes)):
         raise ValueError(f"`{name}` must hold whole numbers of pixels. Received: {sizes}.")
 
 
@@ -341,7 +367,7 @@ def round_size(size: float, multiple: int) -> int:
 
 def _batch_sizes(batch_size: int | Sequence[int], num_stages: int, num_examples: int) -> list[int]:
     sizes = list(batch_size) if isinstance(batch_size, Sequence) else [batch_size] * num_stages
-    if len(sizes) != num_stages or not all(isinstance(size, numbers.Integral) for size in sizes):
+    if len(sizes) != num_stages or not all(map(is_whole, sizes)):
         raise ValueError(
             f"`batch_size` must be one whole number or {num_stages} of them (`num_stages`). "
             f"Received: {batch_size}."

@@ -7,16 +7,19 @@ of each class, and the variables of each layer: `layers/conv2d_3/vars/0`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import tensorflow as tf
 
 from effnetv2_tf.errors import UsageError
 
@@ -46,17 +49,26 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     def keep(name: str, node: object) -> None:
         if isinstance(node, h5py.Dataset):
-            arrays[name] = np.asarray(node[()])
+            array = np.asarray(node[()])
+            # HDF5 has no bfloat16: Keras writes its two bytes as such.
+            is_bfloat16 = array.dtype.kind == "V" and array.dtype.itemsize == 2
+            arrays[name] = array.view(tf.bfloat16.as_numpy_dtype) if is_bfloat16 else array
 
+    with _damage_reported(path), _open(path) as file:
+        file.visititems(keep)
+    return arrays
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    """Raises a UsageError for what a damaged file leads to."""
     try:
-        with _open(path) as file:
-            file.visititems(keep)
-    except (OSError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(
             f"Weights file {str(path)!r} is truncated or damaged: {error}. "
             "Copy or download it again."
         ) from error
-    return arrays
 
 
 def _open(path: Path) -> h5py.File:
@@ -67,14 +79,19 @@ def _open(path: Path) -> h5py.File:
 
 
 def layer_configurations(path: Path) -> dict[str, Any] | None:
-    """The layers' configurations by name, of a file that holds a whole model; else None."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            text = archive.read("config.json")
-    else:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get("model_config")
-    layers = None if text is None else json.loads(text).get("config", {}).get("layers")
+    """The layers' configurations by name, of a file that holds a whole model; else None.
+
+    Raises:
+      UsageError: if the file is damaged.
+    """
+    with _damage_reported(path):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read("config.json")
+        else:
+            with h5py.File(path, "r") as file:
+                text = file.attrs.get("model_config")
+        layers = None if text is None else json.loads(text).get("config", {}).get("layers")
     return None if layers is None else {x["config"]["name"]: x["config"] for x in layers}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,8 @@ def load_weights(
             "first arguments are `weights` and `include_top`, in keras.applications it is the "
             "other way round"
         )
+    if not isinstance(weights, (str, os.PathLike)) or not str(weights):
+        raise UsageError(f"weights: expected None, {IMAGENET!r} or a file, received {weights!r}")
     if nasnet.is_nasnet(model):
         file, origins = _open_nasnet(model, weights, ema)
     elif str(weights) == IMAGENET:

@@ -242,10 +242,38 @@ def test_a_preparation_that_cannot_be(values, message):
         ImagePreparation(**{"image_size": 32, **values})
 
 
-@pytest.mark.parametrize("values", [{"check_images": 0}, {"opset": "18"}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"check_images": 0},
+        {"opset": "18"},
+        {"version": -3},
+        {"version": "a"},
+        {"batch_size": 0},
+        {"batch_size": -1},
+        {"image_size": 2.5},
+    ],
+)
 def test_impossible_options(values):
     with pytest.raises(UsageError, match="expected a whole number above 0"):
         ExportOptions(**values)
+
+
+def test_a_share_is_no_percentage():
+    with pytest.raises(UsageError, match="int8_threshold: expected a share from 0 to 1"):
+        ExportOptions(int8_threshold=98)
+
+
+def test_numbers_of_numpy_are_options():
+    options = ExportOptions(opset=np.int64(18), calibration_images=np.int64(50))
+    assert (options.opset, options.calibration_images) == (18, 50)
+
+
+def test_a_folder_in_a_files_place_is_noticed_first(tmp_path):
+    (tmp_path / "tflite" / "model_float32.tflite").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"model_float32\.tflite is a folder, expected a file"):
+        export(small_model(), tmp_path)
+    assert not (tmp_path / "savedmodel").exists()
 
 
 def test_values_of_int8_must_vary_as_keras_does(tmp_path):

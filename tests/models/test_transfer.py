@@ -144,7 +144,7 @@ def test_a_new_head_for_a_nasnet(arguments):
 
 def test_a_head_for_a_network_without_one(tiny_network):
     model = tiny_network(include_top=False)
-    assert transfer.replace_head(model, classes=3).output_shape == (None, 3)
+    assert transfer.replace_head(model, classes=np.int64(3)).output_shape == (None, 3)
 
 
 def test_a_backbone_gives_the_last_feature_map(tiny_network):

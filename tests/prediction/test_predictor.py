@@ -97,6 +97,49 @@ def test_probabilities_by_an_operation_stay_as_they_are(image_folder, classifier
     np.testing.assert_allclose(found, model(pixels), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("labels", "no", "yes"),
+    [(None, "0", "1"), (["cat", "dog"], "cat", "dog"), (["dog"], "not dog", "dog")],
+)
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_a_single_output_is_the_probability_of_yes(image_folder, labels, no, yes, activation):
+    """As exports have it."""
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1, activation=activation, bias_initializer="ones"),
+        ]
+    )
+    model.layers[-1].kernel.assign(np.zeros((3, 1)))
+    predictor = Predictor(model, ImagePreparation(16), labels)
+    (result,) = predictor.predict([image_folder / "cats/wide.jpg"])
+    likely = 1 / (1 + np.exp(-1))
+    assert [(s.index, s.name) for s in result.classes] == [(1, yes), (0, no)]
+    assert [s.probability for s in result.classes] == pytest.approx([likely, 1 - likely])
+    with pytest.raises(UsageError, match="expected two names, for no and for yes"):
+        Predictor(model, ImagePreparation(16), ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("scaled", [1 / 255, 1.0])
+def test_outputs_that_are_no_probabilities_are_refused(image_folder, scaled):
+    """Whether they are cannot be told from a layer such as a pooling: what it gives tells."""
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Rescaling(scaled),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    predictor = Predictor(model, ImagePreparation(16))
+    pixels = predictor.read(image_folder / "cats/wide.jpg")[None]
+    if scaled == 1:
+        with pytest.raises(UsageError, match=r"of a GlobalAveragePooling2D from .*Softmax\(\)"):
+            predictor.probabilities(pixels)
+    else:
+        np.testing.assert_allclose(predictor.probabilities(pixels), model(pixels), atol=1e-6)
+
+
 def test_logits_become_probabilities(image_folder, classifier):
     files = [image_folder / "cats/wide.jpg"]
     (expected,) = predict_images(classifier, ImagePreparation(16), files)
@@ -140,13 +183,3 @@ def test_our_networks_take_the_pixels(image_folder, tiny_network):
     pixels = predictor.read(file)[None].astype(np.float32)
     expected = np.sort(model(pixels, training=False).numpy()[0])[::-1]
     np.testing.assert_allclose([s.probability for s in result.classes], expected, rtol=1e-5)
-
-
-def test_one_logit_is_no_certainty(image_folder):
-    """Softmax over one number is 1, whatever the number."""
-    inputs = keras.Input((16, 16, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="zeros")(pooled))
-    model.layers[-1].bias.assign([-1.0])
-    (result,) = predict_images(model, ImagePreparation(16), [image_folder / "cats/wide.jpg"])
-    assert result.classes[0].probability == pytest.approx(1 / (1 + np.e))

@@ -48,6 +48,13 @@ def test_wrong_use_is_one_line_and_2(arguments, message, tmp_path):
     assert out == ""
 
 
+@pytest.mark.parametrize("name", ["q?x=1", "a%20b", "{0}"])
+def test_a_folder_that_no_address_can_hold(name, tmp_path):
+    code, _, err = _run(CONFIG, "--study=s", f"--output={tmp_path / name}")
+    assert code == 2
+    assert "--output: expected a folder without ? % { } in its path" in err.splitlines()[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("storage", "message"),

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,7 +193,15 @@ def test_stages_leave_no_gap_and_sizes_never_shrink(schedule):
         ({"epochs_per_stage": [2, 2, 2, 1]}, r"`epochs_per_stage` must hold 4.*add up to 8"),
         ({"epochs_per_stage": [4, 4, 0, 0]}, r"`epochs_per_stage` must hold 4 positive"),
         ({"interpolation": "papre"}, "'paper' or 'reference'. Received: 'papre'"),
-        ({"size_multiple": 0}, "`size_multiple` must be at least 1.*0"),
+        ({"size_multiple": 0}, "`size_multiple` must be a whole number from 1 up.*0"),
+        ({"size_multiple": 8.0}, "`size_multiple` must be a whole number from 1 up.*8.0"),
+        ({"size_multiple": "8"}, "`size_multiple` must be a whole number from 1 up.*'8'"),
+        ({"epochs_per_stage": [1.5, 2.5, 2, 2]}, r"`epochs_per_stage` must hold 4 positive whole"),
+        ({"epochs_per_stage": 8}, r"`epochs_per_stage` must hold 4 .*Received: 8"),
+        ({"image_size": None}, "`image_size` must be the sides .*Received: None"),
+        ({"image_size": np.int64(16)}, "`image_size` must be the sides .*Received: 16"),
+        ({"image_sizes": 16}, "`image_sizes` must hold 4 numbers.*Received: 16"),
+        ({"image_sizes": [16] * 4, "interpolation": "foo"}, "`interpolation` must be 'paper' or"),
     ],
 )
 def test_errors_name_the_argument(changes, message):
@@ -216,6 +225,27 @@ def test_fine_tuning_is_one_more_stage_without_augmentation():
     assert (stage.first_step, schedule.total_steps) == (before.last_step, 11 * 10)
     assert schedule.position(85).stage == stage
     assert {s.preprocessing for s in schedule.stages[:2]} == {"training"}
+
+
+@pytest.mark.parametrize(
+    ("size", "epochs", "message"),
+    [
+        (32, 0, "`epochs` must be a whole number from 1 up. Received: 0"),
+        (32, -1, "`epochs` must be a whole number from 1 up. Received: -1"),
+        (0, 1, "`image_size` must be a whole number of pixels, at least 8. Received: 0"),
+    ],
+)
+def test_fine_tuning_that_cannot_be(size, epochs, message):
+    with pytest.raises(ValueError, match=message):
+        _schedule().with_fine_tuning(size, epochs)
+
+
+def test_numbers_of_numpy_will_do():
+    schedule = _schedule(
+        epochs=np.int64(8), image_sizes=np.array([16, 24, 32, 40]), epochs_per_stage=np.full(4, 2)
+    )
+    assert [stage.image_size for stage in schedule.stages] == [16, 24, 32, 40]
+    assert schedule.epochs == 8
 
 
 def test_stages_by_hand_follow_each_other():
@@ -246,6 +276,11 @@ def test_numbers_of_another_kind(arguments, message):
 def test_a_strength_that_cannot_be(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be at least 0.* Received: {value}"):
         Regularization(**{name: value})
+
+
+def test_a_strength_is_a_number():
+    with pytest.raises(ValueError, match="`dropout_rate` must be a number. Received: '0.1'"):
+        Regularization(dropout_rate="0.1")
 
 
 @pytest.mark.parametrize("name", ["epochs", "num_examples"])

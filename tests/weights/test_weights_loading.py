@@ -7,8 +7,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import effnetv2_tf
+from effnetv2_tf import keras_compat
 from effnetv2_tf.errors import UsageError
 from effnetv2_tf.models.families import SPECS
 from effnetv2_tf.models.network import build_network
@@ -274,6 +276,50 @@ def test_a_truncated_file(form, share, saved, tiny_network, values):
     with pytest.raises(UsageError, match=f"{form}.*(truncated or damaged|no weights file)"):
         load_weights(model, path)
     assert_unchanged(values, model, before)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "no JSON"])
+def test_a_damaged_configuration(damage, saved, tiny_network, values):
+    _, path = saved("model.keras")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    if damage == "missing":
+        del members["config.json"]
+    elif damage == "no JSON":
+        members["config.json"] = b"{"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    if damage == "flipped":
+        content = bytearray(path.read_bytes())
+        content[content.index(members["config.json"][:50]) + 30] ^= 255
+        path.write_bytes(content)
+    model = tiny_network()
+    before = values(model)
+    with pytest.raises(UsageError, match=r"model\.keras.* is truncated or damaged"):
+        load_weights(model, path)
+    assert_unchanged(values, model, before)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_a_network_in_bfloat16(form, tiny_network, values, tmp_path):
+    keras_compat.set_float_precision("bfloat16")
+    try:
+        source = tiny_network()
+        save = source.save_weights if form == "model.weights.h5" else source.save
+        save(tmp_path / form)
+    finally:
+        keras_compat.set_float_precision("float32")
+    model = tiny_network()
+    load_weights(model, tmp_path / form)
+    for one, other in zip(model.weights, source.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), tf.cast(other.numpy(), tf.float32))
+
+
+@pytest.mark.parametrize("weights", [3, "", ["a.h5"]])
+def test_what_is_no_file(weights, tiny_network):
+    with pytest.raises(UsageError, match=r"expected None, 'imagenet' or a file, received"):
+        load_weights(tiny_network(), weights)
 
 
 def test_another_keras_model(tiny_network, tmp_path):
