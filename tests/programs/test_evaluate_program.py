@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from effnetv2_tf.prediction.inference import folded_inference
@@ -18,6 +19,15 @@ from effnetv2_tf.training.runs import evaluate_run, open_run
 def run(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "effnetv2_tf.evaluate", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def float32_run(tiny_run):
+    recipe = tiny_run / "recipe.yaml"
+    text = recipe.read_text("utf-8")
+    assert "precision: mixed_bfloat16" in text
+    recipe.write_text(text.replace("mixed_bfloat16", "float32"), "utf-8")
+    return tiny_run
 
 
 def test_a_named_checkpoint_and_a_single_batch(tiny_run):
@@ -90,14 +100,14 @@ def test_images_of_other_classes_are_refused(tiny_run, tmp_path):
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_faster_form_of_the_network_is_what_is_evaluated(tiny_run):
+def test_a_faster_form_of_the_network_is_what_is_evaluated(float32_run):
     seen = []
 
     def infer(images):
         seen.append(folded(images).numpy())
         return tf.one_hot(tf.fill(images.shape[:1], 3), 10)
 
-    opened = open_run(tiny_run)
+    opened = open_run(float32_run)
     folded = folded_inference(opened.model)
     result = evaluate_run(opened, 16, infer)
     assert set(np.flatnonzero(result.confusion.sum(axis=0))) == {3}
@@ -108,11 +118,10 @@ def test_a_faster_form_of_the_network_is_what_is_evaluated(tiny_run):
     np.testing.assert_allclose(np.concatenate(seen), expected, rtol=1e-4)
 
 
-def test_a_run_in_mixed_precision(tiny_run):
-    recipe = tiny_run / "recipe.yaml"
-    text = recipe.read_text().replace("precision: float32", "precision: mixed_bfloat16")
-    assert "precision: mixed_bfloat16" in text
-    recipe.write_text(text, "utf-8")
-    done = run(f"--model_dir={tiny_run}")
+def test_a_run_in_float32_is_evaluated_as_its_network_is(float32_run):
+    done = run(f"--model_dir={float32_run}")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tiny_run / "evaluation.json").read_text())["sizes"]["16"]["images"] == 360
+    sizes = json.loads((float32_run / "evaluation.json").read_text())["sizes"]
+    expected = evaluate_run(open_run(float32_run), 16)
+    assert sizes["16"]["images"] == expected.images == 360
+    assert sizes["16"]["top_1"] == pytest.approx(expected.top_1, abs=2.5 / 360)
