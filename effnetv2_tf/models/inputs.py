@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -35,10 +35,11 @@ def shape_of(input_tensor: Any, input_shape: Sequence[int | None] | None) -> tup
             "`input_tensor` must be images, (batch, height, width, channels). Received: shape "
             f"{tuple(input_tensor.shape)}."
         )
-    if input_shape is not None and tuple(input_shape) not in (ANY_IN_COLOUR, shape):
+    given = tuple(input_shape) if isinstance(input_shape, Iterable) else input_shape
+    if given not in (None, ANY_IN_COLOUR, shape):
         raise ValueError(
             f"`input_shape` must be that of `input_tensor`, {shape}, or be left out. Received: "
-            f"input_shape={tuple(input_shape)}."
+            f"input_shape={given}."
         )
     return shape
 

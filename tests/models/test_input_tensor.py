@@ -113,6 +113,10 @@ def test_nasnet():
             {"input_tensor": (32, 32, 3), "input_shape": (64, 64, 3)},
             r"that of `input_tensor`, \(32, 32, 3\).*input_shape=\(64, 64, 3\)",
         ),
+        (
+            {"input_tensor": (32, 32, 3), "input_shape": 32},
+            "that of `input_tensor`.*input_shape=32",
+        ),
         ({"input_tensor": (32, 32, None)}, "`input_shape` must be"),
     ],
 )
