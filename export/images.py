@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -18,7 +17,7 @@ from effnetv2_tf.data.pipeline import evaluation_dataset
 from effnetv2_tf.data.sources import Source
 from effnetv2_tf.data.sources.base import DataError
 from effnetv2_tf.data.sources.image_listing import EXTENSIONS, files_below, is_image_name
-from effnetv2_tf.errors import UsageError, suggestion
+from effnetv2_tf.errors import UsageError, is_whole, suggestion
 from effnetv2_tf.models.specs import Preprocessing
 from effnetv2_tf.training import build
 from effnetv2_tf.training.class_names import check_class_names
@@ -59,7 +58,7 @@ class ImagePreparation:
                     f"{name}: expected {' or '.join(choices)}, received {value!r}"
                     f"{suggestion(str(value), choices)}"
                 )
-        if not isinstance(self.image_size, numbers.Integral) or self.image_size < 1:
+        if not is_whole(self.image_size) or self.image_size < 1:
             raise UsageError(
                 f"image_size: expected a side in pixels, of a square, received {self.image_size!r}"
             )

@@ -88,10 +88,9 @@ class Predictor:
         self.model = model
         self.preparation = preparation
         self.origin = origin
-        if labels is None:
-            labels = tuple(map(str, range(max(classes, 2))))
-        self.labels = no_and_yes(tuple(labels)) if classes == 1 else tuple(labels)
-        if len(self.labels) != max(classes, 2):
+        names = tuple(map(str, range(max(classes, 2))) if labels is None else labels)
+        self.labels = no_and_yes(names) if classes == 1 else names
+        if classes > 1 and len(names) != classes:
             raise UsageError(
                 f"labels: expected {classes} names, one for each class of {origin}, "
                 f"received {len(self.labels)}"
